@@ -1,0 +1,1 @@
+"""Per-node decisions: endpoints, identity, policy, IPAM, the API."""

@@ -1,0 +1,1 @@
+"""The palomar command line."""

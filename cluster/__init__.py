@@ -1,0 +1,1 @@
+"""State shared by nodes (identities, addresses, nodes) behind one interface: a file store and etcd."""

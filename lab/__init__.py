@@ -1,0 +1,1 @@
+"""A whole cluster on one machine, in network namespaces."""

@@ -1,0 +1,1 @@
+"""Generated protocol buffer modules; sources are the .proto files beside this package."""

@@ -1,0 +1,1 @@
+"""Merges the flows of many nodes over mutual TLS."""

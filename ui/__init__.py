@@ -1,0 +1,1 @@
+"""The service map in the browser."""
