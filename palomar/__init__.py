@@ -1,1 +1,1 @@
-"""The vocabulary: labels, identities, verdicts, errors, paths and small runtime bricks every storey shares."""
+"""The vocabulary: labels, identities, verdicts, errors, paths and small bricks every storey shares."""

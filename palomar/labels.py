@@ -30,9 +30,7 @@ class Label:
 
     def __str__(self) -> str:
         """`k8s:app=web`, or `reserved:host` when there is no value."""
-        return (
-            f"{self.source}:{self.key}={self.value}" if self.value else f"{self.source}:{self.key}"
-        )
+        return f"{self.source}:{self.key}={self.value}" if self.value else f"{self.source}:{self.key}"
 
 
 def parse(text: str, default_source: str = "k8s") -> Label:
@@ -58,9 +56,7 @@ class LabelSet:
         """Keep the last of two labels with the same source and key."""
         self._by_name = {(label.source, label.key): label for label in labels}
         self._labels = tuple(sorted(self._by_name.values()))
-        self._text = "".join(
-            f"{label.source}:{label.key}={label.value};" for label in self._labels
-        )
+        self._text = "".join(f"{label.source}:{label.key}={label.value};" for label in self._labels)
 
     @classmethod
     def parse(cls, texts: Iterable[str], default_source: str = "k8s") -> "LabelSet":

@@ -47,9 +47,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
-def configure(
-    level: str = "INFO", log_format: str = "text", stream: IO[str] | None = None
-) -> None:
+def configure(level: str = "INFO", log_format: str = "text", stream: IO[str] | None = None) -> None:
     """Send every logger's records to `stream` (standard error) in `log_format` (`text` or `json`)."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())

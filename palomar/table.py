@@ -90,9 +90,7 @@ class Table(Generic[K, V]):
     def mark_error(self, row: Row[K, V], error: str) -> None:
         """Record why `row` is not in the kernel, unless it changed meanwhile."""
         if self._rows.get(row.key) is row:
-            self._rows[row.key] = replace(
-                row, state=RowState.ERROR, error=error, attempts=row.attempts + 1
-            )
+            self._rows[row.key] = replace(row, state=RowState.ERROR, error=error, attempts=row.attempts + 1)
 
     def _changed(self) -> None:
         self.revision += 1

@@ -1,0 +1,225 @@
+"""A certificate authority and short-lived certificates for agents, relay, UI and clients.
+
+Pure but for randomness: keys and certificates as PEM bytes, time as an argument. Files and commands
+are elsewhere (`palomar.certdir`, `palomar certs`). Server names are those that Hubble clients expect:
+`<node>.<cluster>.hubble-grpc.cilium.io` for a node, `*.hubble-relay.cilium.io` for the relay.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from palomar.errors import InvalidInputError
+
+CLOCK_SKEW = timedelta(minutes=5)
+"""Certificates are valid from this long before they are made: clocks differ."""
+CA_LIFETIME = timedelta(days=3 * 365)
+LEAF_LIFETIME = timedelta(days=30)
+RENEW_AT_FRACTION = 2 / 3
+"""A certificate is due for renewal after this part of its life."""
+NODE_SUFFIX = "hubble-grpc.cilium.io"
+RELAY_SERVER_NAME = "instance.hubble-relay.cilium.io"
+
+
+class Role(Enum):
+    """What a certificate is for."""
+
+    AGENT = "agent"
+    """A node's flow server; also a client of other nodes."""
+    RELAY = "relay"
+    UI = "ui"
+    CLIENT = "client"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPair:
+    """A certificate and its private key, PEM; the key unencrypted (PKCS #8)."""
+
+    cert: bytes
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CertInfo:
+    """What people ask about a certificate."""
+
+    subject: str
+    issuer: str
+    names: tuple[str, ...]
+    not_before: datetime
+    not_after: datetime
+    is_ca: bool
+    serial: int
+
+    def problem(self, now: datetime) -> str:
+        """Say why it does not serve at `now`: empty, `expired ...` or `not valid before ...`."""
+        if now > self.not_after:
+            return f"expired at {self.not_after:%Y-%m-%dT%H:%M:%SZ}"
+        if now < self.not_before:
+            return f"not valid before {self.not_before:%Y-%m-%dT%H:%M:%SZ}"
+        return ""
+
+    def due(self, now: datetime) -> bool:
+        """Tell whether it should be renewed by `now`."""
+        life = self.not_after - self.not_before
+        return now >= self.not_before + life * RENEW_AT_FRACTION
+
+
+def node_server_name(node: str, cluster: str = "default") -> str:
+    """Name under which a node's flow server is verified; dots of names become dashes."""
+    return f"{node.replace('.', '-')}.{cluster.replace('.', '-')}.{NODE_SUFFIX}"
+
+
+def make_ca(now: datetime, lifetime: timedelta = CA_LIFETIME, name: str = "Palomar CA") -> KeyPair:
+    """Make a self-signed authority."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    cert = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_after(now + lifetime)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(ca=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return _pair(cert, key)
+
+
+def issue(
+    ca: KeyPair,
+    role: Role,
+    name: str,
+    now: datetime,
+    *,
+    lifetime: timedelta = LEAF_LIFETIME,
+    names: Sequence[str] = (),
+    cluster: str = "default",
+    not_before: datetime | None = None,
+) -> KeyPair:
+    """Make a certificate for `name` in `role`, signed by `ca`, good for server and client side.
+
+    `names` are further DNS names or addresses. Raises InvalidInputError for a CA that is none.
+    """
+    authority, signer = _load(ca)
+    key = ec.generate_private_key(ec.SECP256R1())
+    usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
+    if role in (Role.AGENT, Role.RELAY):
+        usages.insert(0, ExtendedKeyUsageOID.SERVER_AUTH)
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, role.value),
+            x509.NameAttribute(NameOID.COMMON_NAME, name[:64]),
+        ]
+    )
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(authority.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(not_before if not_before is not None else now - CLOCK_SKEW)
+        .not_valid_after(now + lifetime)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(ca=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()),  # type: ignore[arg-type]  # our CAs are EC
+            critical=False,
+        )
+    )
+    alternative = [_general_name(text) for text in _server_names(role, name, cluster, names)]
+    if alternative:
+        builder = builder.add_extension(x509.SubjectAlternativeName(alternative), critical=False)
+    return _pair(builder.sign(signer, hashes.SHA256()), key)
+
+
+def inspect(cert: bytes) -> CertInfo:
+    """Read a PEM certificate; raise InvalidInputError where it is none."""
+    try:
+        found = x509.load_pem_x509_certificate(cert)
+    except ValueError as error:
+        raise InvalidInputError(f"not a PEM certificate: {error}") from error
+    names: tuple[str, ...] = ()
+    is_ca = False
+    for extension in found.extensions:
+        if isinstance(extension.value, x509.SubjectAlternativeName):
+            names = tuple(str(entry.value) for entry in extension.value)
+        if isinstance(extension.value, x509.BasicConstraints):
+            is_ca = extension.value.ca
+    return CertInfo(
+        subject=found.subject.rfc4514_string(),
+        issuer=found.issuer.rfc4514_string(),
+        names=names,
+        not_before=found.not_valid_before_utc,
+        not_after=found.not_valid_after_utc,
+        is_ca=is_ca,
+        serial=found.serial_number,
+    )
+
+
+def utc(ns: int) -> datetime:
+    """Turn nanoseconds since the epoch into an aware datetime."""
+    return datetime.fromtimestamp(ns / 1e9, UTC)
+
+
+def _server_names(role: Role, name: str, cluster: str, names: Sequence[str]) -> list[str]:
+    own: list[str] = []
+    if role is Role.AGENT:
+        own = [node_server_name(name, cluster)]
+    elif role is Role.RELAY:
+        own = ["*.hubble-relay.cilium.io", "hubble-relay", "localhost", "127.0.0.1"]
+    return [*own, *names]
+
+
+def _general_name(text: str) -> x509.GeneralName:
+    try:
+        address: IPv4Address | IPv6Address = ip_address(text)
+    except ValueError:
+        return x509.DNSName(text)
+    return x509.IPAddress(address)
+
+
+def _usage(*, ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=ca,
+        crl_sign=ca,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _pair(cert: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> KeyPair:
+    return KeyPair(
+        cert.public_bytes(serialization.Encoding.PEM),
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ),
+    )
+
+
+def _load(ca: KeyPair) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    try:
+        cert = x509.load_pem_x509_certificate(ca.cert)
+        key = serialization.load_pem_private_key(ca.key, password=None)
+    except ValueError as error:
+        raise InvalidInputError(f"the CA's files are damaged: {error}: make it anew") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise InvalidInputError("the CA's key is not an elliptic curve key: make the CA with palomar certs")
+    return cert, key
