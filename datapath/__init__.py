@@ -1,1 +1,1 @@
-"""The kernel boundary: BPF objects and maps, netlink, perf rings. The only package that imports bcc or netlink."""
+"""The kernel boundary: BPF objects, maps, netlink, perf rings. Only this package imports bcc or netlink."""
