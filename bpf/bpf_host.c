@@ -47,9 +47,9 @@ static __always_inline int handle_ipv4_from_host(struct __sk_buff *skb, struct p
 
 	if (ret < 0)
 		return ret;
-	trace_from(skb, packet, TRACE_FROM_HOST);
 	resolve(packet->daddr, &remote);
 	packet->dst_identity = remote.identity;
+	trace_from(skb, packet, TRACE_FROM_HOST);
 	if (remote.endpoint) {
 		if (!(remote.endpoint->flags & ENDPOINT_FLAG_HOST))
 			return host_to_endpoint(skb, packet, remote.endpoint);

@@ -152,9 +152,9 @@ static __always_inline int handle_ipv4(struct __sk_buff *skb, struct packet *pac
 	}
 	if (ret < 0)
 		return ret;
-	trace_from(skb, packet, TRACE_FROM_ENDPOINT);
 	resolve(packet->daddr, &remote);
 	packet->dst_identity = remote.identity;
+	trace_from(skb, packet, TRACE_FROM_ENDPOINT);
 	ret = policy_enforce(skb, packet, remote.identity);
 	if (ret < 0)
 		return ret;

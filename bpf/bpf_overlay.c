@@ -26,11 +26,12 @@ static __always_inline int handle_ipv4_from_overlay(struct __sk_buff *skb, struc
 	ret = ret < 0 ? ret : parsed;
 	if (ret < 0)
 		return ret;
-	trace_from(skb, packet, TRACE_FROM_OVERLAY);
 	endpoint = lookup_endpoint(packet->daddr);
+	if (endpoint)
+		packet->dst_identity = endpoint_identity(endpoint);
+	trace_from(skb, packet, TRACE_FROM_OVERLAY);
 	if (!endpoint)
 		return DROP(packet, DROP_STALE_OR_UNROUTABLE_IP);
-	packet->dst_identity = endpoint_identity(endpoint);
 	if (!(endpoint->flags & ENDPOINT_FLAG_HOST))
 		return deliver_to_endpoint(skb, packet, endpoint);
 	ret = ct_track(skb, packet);

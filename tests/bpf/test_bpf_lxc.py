@@ -56,6 +56,7 @@ def test_new_flow_on_one_node_says_both_verdicts_and_its_arrival(node: BpfNode) 
     source, egress, ingress, arrival = outcome.events
     assert source["subtype"] == ObservationPoint.FROM_ENDPOINT
     assert source["trace_reason"] == TraceReason.UNKNOWN
+    assert source["dst_identity"] == POD_TWO.identity
     for verdict, pod, direction in (
         (egress, POD_ONE, TrafficDirection.EGRESS),
         (ingress, POD_TWO, TrafficDirection.INGRESS),

@@ -1,6 +1,7 @@
 """C, Python and docs/abi.md say the same of every struct and every map."""
 
 import re
+from enum import IntEnum
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_every_documented_struct_is_compared() -> None:
 def test_event_is_what_numpy_thinks(lxc: BpfObject) -> None:
     """Names, offsets and sizes of EVENT_DTYPE are the C struct's."""
     assert EVENT_DTYPE.fields is not None
-    numpy_view = {name: (offset * 8, dtype.itemsize) for name, (dtype, offset) in EVENT_DTYPE.fields.items()}
+    numpy_view = {name: (field[1] * 8, field[0].itemsize) for name, field in EVENT_DTYPE.fields.items()}
     assert numpy_view == lxc.struct_layout("event")
 
 
@@ -91,7 +92,7 @@ def test_maps_are_what_the_doc_and_python_say(loaded_node: BpfNode) -> None:
         ("common.h", "DIR_", verdict.TrafficDirection),
     ],
 )
-def test_numbers_of_events_are_the_vocabulary_s(header: str, prefix: str, enum: type) -> None:
+def test_numbers_of_events_are_the_vocabulary_s(header: str, prefix: str, enum: type[IntEnum]) -> None:
     """Each enumerator of the C headers is a member of palomar.verdict with the same number."""
     text = (ROOT / "bpf" / "lib" / header).read_text()
     rows = re.findall(rf"^\t{prefix}(\w+) = (\d+),", text, re.MULTILINE)

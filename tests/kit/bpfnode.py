@@ -36,6 +36,7 @@ from datapath.loader import BpfObject, u32_be
 from datapath.maps import RawMap, create_pinned, ensure_maps, specs
 from datapath.tables import ProgramArray
 from palomar.verdict import EventType
+from tests.kit.eventreader import EventReader
 from tests.kit.packets import (
     NODE_ONE,
     NODE_TWO,
@@ -47,7 +48,6 @@ from tests.kit.packets import (
     Host,
     Packet,
 )
-from tests.kit.perfring import PerfRings
 
 OBJECTS = Path(__file__).resolve().parents[2] / "datapath" / "objects"
 TC_ACT_OK, TC_ACT_SHOT, TC_ACT_REDIRECT = 0, 2, 7
@@ -122,7 +122,7 @@ class BpfNode:
                 self._load_endpoint(pod)
             self._load("host", "bpf_host.o", {"interface_ifindex": HOST_IFINDEX})
             self._load("overlay", "bpf_overlay.o", {"interface_ifindex": TUNNEL_IFINDEX})
-            self.rings = PerfRings(self.maps.raw("cilium_events").fd)
+            self.rings = EventReader(self.globals_dir / "cilium_events")
         except BaseException:
             self._release()
             raise
@@ -322,7 +322,7 @@ class BpfNode:
         traceback: TracebackType | None,
     ) -> None:
         """Unload everything and remove the pins."""
-        self.rings.__exit__(kind, error, traceback)
+        self.rings.close()
         self._release()
 
 
