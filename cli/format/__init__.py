@@ -1,0 +1,1 @@
+"""Pure functions from messages to text: no sockets, no clock, no terminal."""

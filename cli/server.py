@@ -1,0 +1,265 @@
+"""Where the flows come from: reading `--server` and the TLS flags, and opening the channel.
+
+`unix:///run/palomar/hubble.sock` (or a bare path) is the node's own flow server, `host:port` a relay
+in plain text, `tls://host:port` or any TLS flag a relay over TLS; a client certificate and key make
+it mutual. Parsing is pure; `connect` is the rim and loads grpc only when called.
+"""
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cli.errors import CallError, ServerUnreachableError, UsageError
+
+if TYPE_CHECKING:  # grpc takes 80 ms to load; --help must not
+    import grpc
+    from cryptography import x509
+
+DEFAULT_PORT = 4245
+ENV_PREFIXES = ("PALOMAR_", "HUBBLE_")
+
+
+@dataclass(frozen=True, slots=True)
+class TlsOptions:
+    """The TLS flags; everything empty means plain text unless the target says `tls://`."""
+
+    enabled: bool = False
+    allow_insecure: bool = False
+    ca_cert_files: tuple[str, ...] = ()
+    client_cert_file: str = ""
+    client_key_file: str = ""
+    server_name: str = ""
+
+    @property
+    def wanted(self) -> bool:
+        """Tell whether any flag asks for TLS."""
+        return self != TlsOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One place to ask, ready to dial."""
+
+    text: str
+    """As the person wrote it."""
+    address: str
+    """As grpc wants it: `unix:/path` or `host:port`."""
+    tls: TlsOptions | None = None
+
+    @property
+    def socket_path(self) -> Path | None:
+        """The unix socket; None for TCP."""
+        scheme, _, path = self.address.partition(":")
+        return Path(path) if scheme == "unix" else None
+
+
+def parse_target(text: str, tls: TlsOptions) -> Target:
+    """Read `--server`; raise UsageError where it or the TLS flags make no sense."""
+    path = _unix_path(text)
+    if path is not None:
+        if tls.wanted:
+            raise UsageError(f"--server {text} is a unix socket: TLS flags belong to host:port")
+        if not path.startswith("/"):
+            raise UsageError(f"--server {text!r}: write unix:// and an absolute path")
+        return Target(text, f"unix:{path}")
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme not in ("tls", "tcp"):
+        raise UsageError(f"--server {text!r}: accepted is unix:///PATH, HOST:PORT or tls://HOST:PORT")
+    address = _with_port(rest if separator else text, text)
+    if not (tls.wanted or scheme == "tls"):
+        return Target(text, address)
+    if bool(tls.client_cert_file) != bool(tls.client_key_file):
+        raise UsageError("--tls-client-cert-file and --tls-client-key-file go together")
+    return Target(text, address, tls)
+
+
+def _unix_path(text: str) -> str | None:
+    if text.startswith("/"):
+        return text
+    if text.startswith("unix:"):
+        return text.removeprefix("unix:").removeprefix("//")
+    return None
+
+
+def _with_port(address: str, text: str) -> str:
+    host, colon, port = address.rpartition(":")
+    if not colon or address.endswith("]"):
+        host, port = address, str(DEFAULT_PORT)
+    if host.count(":") and not host.startswith("["):
+        raise UsageError(f"--server {text!r}: write an IPv6 address in brackets, [::1]:{DEFAULT_PORT}")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise UsageError(f"--server {text!r}: accepted is unix:///PATH, HOST:PORT or tls://HOST:PORT")
+    return f"{host}:{port}"
+
+
+def from_environment(name: str, environment: Mapping[str, str]) -> str:
+    """Return `PALOMAR_<NAME>`, else `HUBBLE_<NAME>`, else nothing; `name` as the flag is written."""
+    for prefix in ENV_PREFIXES:
+        value = environment.get(prefix + name.upper().replace("-", "_"))
+        if value:
+            return value
+    return ""
+
+
+@contextlib.contextmanager
+def connect(target: Target, timeout_s: float) -> "Iterator[grpc.Channel]":
+    """Open a channel that is known to work; raise ServerUnreachableError within `timeout_s`."""
+    _probe(target, timeout_s)
+    # What grpc would log about a failing handshake the probe has already said, in words.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    import grpc
+
+    options = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]
+    if target.tls is None:
+        channel = grpc.insecure_channel(target.address, options=options)
+    else:
+        credentials, name = _credentials(target, target.tls, timeout_s)
+        if name:
+            options.append(("grpc.ssl_target_name_override", name))  # type: ignore[arg-type]  # values mix
+        channel = grpc.secure_channel(target.address, credentials, options=options)
+    try:
+        _await_ready(channel, target, timeout_s)
+        yield channel
+    except grpc.RpcError as error:
+        raise call_error(target, error) from error
+    finally:
+        channel.close()
+
+
+def call_error(target: Target, error: Exception) -> CallError:
+    """Turn a failed call into an error with the server's own words."""
+    code = getattr(error, "code", lambda: None)()
+    details = getattr(error, "details", lambda: None)()
+    return CallError(target.text, getattr(code, "name", "UNKNOWN"), details or str(error))
+
+
+def _probe(target: Target, timeout_s: float) -> None:
+    """Find out in plain sockets why nothing answers: grpc itself only says that it waited."""
+    path = target.socket_path
+    try:
+        if path is not None:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.settimeout(timeout_s)
+                probe.connect(str(path))
+        else:
+            with _dial(target, timeout_s) as plain:
+                if target.tls is not None and not target.tls.allow_insecure:
+                    _shake_hands(plain, target, target.tls)
+    except OSError as error:
+        raise ServerUnreachableError(target.text, _cause(error), _remedy(target, error)) from error
+
+
+def _dial(target: Target, timeout_s: float) -> socket.socket:
+    host, _, port = target.address.rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)), timeout_s)
+
+
+def _shake_hands(plain: socket.socket, target: Target, tls: TlsOptions) -> None:
+    """Check certificate and name as grpc will; ssl.SSLError (an OSError) says what is wrong."""
+    import ssl
+
+    context = ssl.create_default_context()
+    for file in tls.ca_cert_files:
+        context.load_verify_locations(cadata=_read(file, "--tls-ca-cert-files").decode("ascii", "replace"))
+    if tls.client_cert_file:
+        _read(tls.client_cert_file, "--tls-client-cert-file")
+        _read(tls.client_key_file, "--tls-client-key-file")
+        context.load_cert_chain(tls.client_cert_file, tls.client_key_file)
+    host = target.address.rpartition(":")[0].strip("[]")
+    context.wrap_socket(plain, server_hostname=tls.server_name or host).close()
+
+
+def _cause(error: OSError) -> str:
+    verify_message = getattr(error, "verify_message", "")
+    if verify_message:
+        return f"certificate not accepted: {verify_message}"
+    return "no answer in time" if isinstance(error, TimeoutError) else error.strerror or str(error)
+
+
+def _remedy(target: Target, error: OSError) -> str:
+    if getattr(error, "library", None) == "SSL":
+        return "check --tls-ca-cert-files, --tls-client-cert-file and --tls-server-name"
+    if target.socket_path is None:
+        return "check the address, or leave --server out to ask this node"
+    if isinstance(error, PermissionError):
+        return "run as root or join the socket's group"
+    if error.errno in (errno.ENOENT, errno.ECONNREFUSED):
+        return (
+            "start the node's agent with `palomar agent`, name its run directory with --run-dir,"
+            " or a relay with --server"
+        )
+    return "check the path"
+
+
+def _await_ready(channel: "grpc.Channel", target: Target, timeout_s: float) -> None:
+    import grpc
+
+    try:
+        grpc.channel_ready_future(channel).result(timeout=timeout_s)
+    except grpc.FutureTimeoutError as error:
+        remedy = (
+            "check the --tls flags: CA, client certificate and server name"
+            if target.tls is not None
+            else "if it speaks TLS, write tls://HOST:PORT with --tls-ca-cert-files"
+        )
+        cause = f"something listens there, but no gRPC within {timeout_s:g} s"
+        raise ServerUnreachableError(target.text, cause, remedy) from error
+
+
+def _credentials(target: Target, tls: TlsOptions, timeout_s: float) -> "tuple[grpc.ChannelCredentials, str]":
+    """Return the credentials and the name to expect in the certificate (empty: the host's)."""
+    import grpc
+
+    roots: bytes | None = None
+    name = tls.server_name
+    if tls.allow_insecure:
+        roots, found = _presented_certificate(target, timeout_s)
+        name = name or found
+    elif tls.ca_cert_files:
+        roots = b"\n".join(_read(file, "--tls-ca-cert-files") for file in tls.ca_cert_files)
+    key = chain = None
+    if tls.client_cert_file:
+        key = _read(tls.client_key_file, "--tls-client-key-file")
+        chain = _read(tls.client_cert_file, "--tls-client-cert-file")
+    return grpc.ssl_channel_credentials(roots, key, chain), name
+
+
+def _read(file: str, flag: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{flag} {file}: {os.strerror(error.errno or 0)}") from error
+
+
+def _presented_certificate(target: Target, timeout_s: float) -> tuple[bytes, str]:
+    """Fetch the server's own certificate: trusting exactly it is what "insecure" can mean with grpc."""
+    import ssl
+
+    from cryptography import x509
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with _dial(target, timeout_s) as plain, context.wrap_socket(plain) as wrapped:
+            der = wrapped.getpeercert(binary_form=True) or b""
+    except (OSError, ssl.SSLError) as error:
+        raise ServerUnreachableError(target.text, str(error), "it does not speak TLS") from error
+    names = _names(x509.load_der_x509_certificate(der))
+    return ssl.DER_cert_to_PEM_cert(der).encode(), names[0] if names else ""
+
+
+def _names(certificate: "x509.Certificate") -> list[str]:
+    """Return names this certificate is good for."""
+    from cryptography import x509
+
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return []
+    return [name.replace("*", "any") for name in extension.value.get_values_for_type(x509.DNSName)]

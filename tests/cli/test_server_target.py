@@ -1,0 +1,265 @@
+"""Where `--server` points, and channels over mutual TLS that really shake hands."""
+
+import argparse
+import datetime
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from cli.errors import ServerUnreachableError, UsageError
+from cli.main import main
+from cli.parser import CommandParser
+from cli.server import TlsOptions, connect, parse_target
+from cli.serverflags import add_server_flags, call_timeout_s, connect_timeout_s, target_of
+from palomar_pb.observer import observer_pb2, observer_pb2_grpc
+from tests.cli import flowcast
+from tests.cli.flowserver import FlowServer, serving
+
+TARGETS = [
+    ("unix:///run/x.sock", "unix:/run/x.sock", False),
+    ("unix:/run/x.sock", "unix:/run/x.sock", False),
+    ("/run/x.sock", "unix:/run/x.sock", False),
+    ("relay", "relay:4245", False),
+    ("relay:80", "relay:80", False),
+    ("tcp://relay:80", "relay:80", False),
+    ("[::1]", "[::1]:4245", False),
+    ("[::1]:80", "[::1]:80", False),
+    ("tls://relay:443", "relay:443", True),
+    ("tls://relay", "relay:4245", True),
+]
+
+
+@pytest.mark.parametrize(("text", "address", "tls"), TARGETS)
+def test_targets_are_read(text, address, tls):
+    target = parse_target(text, TlsOptions())
+    assert (target.address, target.tls is not None) == (address, tls)
+
+
+@pytest.mark.parametrize("option", [{"enabled": True}, {"server_name": "x"}, {"ca_cert_files": ("a",)}])
+def test_any_tls_flag_turns_tls_on(option):
+    assert parse_target("relay:1", TlsOptions(**option)).tls is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "tls"),
+    [
+        ("", {}),
+        ("http://relay", {}),
+        ("relay:port", {}),
+        ("relay:70000", {}),
+        ("::1:80", {}),
+        ("unix:relative", {}),
+        ("unix:///x", {"enabled": True}),
+        ("relay", {"client_cert_file": "a"}),
+        ("relay", {"client_key_file": "a"}),
+    ],
+)
+def test_targets_that_make_no_sense_are_refused(text, tls):
+    with pytest.raises(UsageError, match="--"):
+        parse_target(text, TlsOptions(**tls))
+
+
+def parsed(*words):
+    parser = CommandParser(prog="test")
+    parser.add_argument("--run-dir", default="/run/palomar")
+    add_server_flags(parser)
+    return parser.parse_args(words)
+
+
+def test_flag_wins_over_environment_and_ours_over_the_field_s():
+    environment = {"HUBBLE_SERVER": "a:1", "PALOMAR_SERVER": "b:2", "HUBBLE_TLS": "true"}
+    assert target_of(parsed("--server", "c:3"), environment).address == "c:3"
+    chosen = target_of(parsed(), environment)
+    assert (chosen.address, chosen.tls) == ("b:2", TlsOptions(enabled=True))
+    assert target_of(parsed("--tls=false"), environment).tls is None
+    files = {"PALOMAR_SERVER": "b:2", "HUBBLE_TLS_CA_CERT_FILES": "/a,/b"}
+    assert target_of(parsed(), files).tls.ca_cert_files == ("/a", "/b")
+
+
+def test_without_any_the_node_s_own_socket_is_asked():
+    assert target_of(parsed("--run-dir", "/run/n1"), {}).address == "unix:/run/n1/hubble.sock"
+
+
+def test_timeouts():
+    assert connect_timeout_s(parsed("--timeout", "300ms")) == 0.3
+    assert call_timeout_s(parsed()) == 12
+    with pytest.raises(UsageError, match="--timeout"):
+        connect_timeout_s(parsed("--timeout", "0s"))
+
+
+class Authority:
+    """A CA that writes certificates and keys as PEM files."""
+
+    def __init__(self, directory, name):
+        self.directory = directory
+        self.name = name
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.certificate = self._sign(name, self.key.public_key(), ca=True)
+        self.file = directory / f"{name}.crt"
+        self.file.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+
+    def _sign(self, name, public_key, ca=False):
+        now = datetime.datetime.now(datetime.UTC)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)])
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer)
+            .public_key(public_key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        )
+        names = x509.SubjectAlternativeName([x509.DNSName(name)])
+        builder = builder.add_extension(names, critical=False)
+        return builder.sign(self.key, hashes.SHA256())
+
+    def issue(self, name):
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self._sign(name, key.public_key())
+        files = self.directory / f"{name}.crt", self.directory / f"{name}.key"
+        files[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        files[1].write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
+        return files
+
+
+@pytest.fixture
+def relay(tmp_path):
+    """A relay on loopback that demands client certificates; yields (port, authority)."""
+    authority = Authority(tmp_path, "ca")
+    certificate, key = authority.issue("relay.palomar.io")
+    credentials = grpc.ssl_server_credentials(
+        [(key.read_bytes(), certificate.read_bytes())], authority.file.read_bytes(), require_client_auth=True
+    )
+    flows = FlowServer([dict(flowcast.samples())["drop"]])
+    with serving(flows, "127.0.0.1:0", credentials=credentials) as port:
+        yield port, authority, flows
+
+
+def test_mutual_tls_with_server_name(relay, capsys):
+    port, authority, flows = relay
+    certificate, key = authority.issue("client")
+    status = main(
+        [
+            "observe",
+            f"--server=tls://127.0.0.1:{port}",
+            f"--tls-ca-cert-files={authority.file}",
+            f"--tls-client-cert-file={certificate}",
+            f"--tls-client-key-file={key}",
+            "--tls-server-name=relay.palomar.io",
+        ]
+    )
+    assert status == 0
+    assert "Policy denied DROPPED" in capsys.readouterr().out
+    assert "Summary" in flows.requests[-1].field_mask.paths, "over a network only what text shows"
+
+
+def test_without_client_certificate_nothing_is_seen(relay, capsys):
+    port, authority, flows = relay
+    words = [
+        "observe",
+        f"--server=tls://127.0.0.1:{port}",
+        f"--tls-ca-cert-files={authority.file}",
+        "--tls-server-name=relay.palomar.io",
+        "--timeout=2s",
+    ]
+    assert main(words) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert flows.requests == []
+
+
+def test_a_server_of_another_authority_is_refused_unless_told_otherwise(relay, tmp_path):
+    port, authority, _ = relay
+    other = Authority(tmp_path, "other")
+    certificate, key = (str(file) for file in authority.issue("client"))
+    strict = TlsOptions(
+        ca_cert_files=(str(other.file),),
+        client_cert_file=certificate,
+        client_key_file=key,
+        server_name="relay.palomar.io",
+    )
+    with (
+        pytest.raises(ServerUnreachableError, match=r"certificate not accepted: unable to get local issuer"),
+        connect(parse_target(f"127.0.0.1:{port}", strict), 1.0),
+    ):
+        pass
+    unnamed = TlsOptions(ca_cert_files=(str(authority.file),))
+    with (
+        pytest.raises(ServerUnreachableError, match=r"certificate not accepted: .*127"),
+        connect(parse_target(f"127.0.0.1:{port}", unnamed), 1.0),
+    ):
+        pass
+    lax = TlsOptions(allow_insecure=True, client_cert_file=certificate, client_key_file=key)
+    with connect(parse_target(f"127.0.0.1:{port}", lax), 5.0) as channel:
+        stub = observer_pb2_grpc.ObserverStub(channel)
+        assert stub.ServerStatus(observer_pb2.ServerStatusRequest(), timeout=5).max_flows == 100
+
+
+def test_plain_text_to_a_tls_port_says_what_to_try(relay):
+    port, _, _ = relay
+    with (
+        pytest.raises(ServerUnreachableError, match="tls://"),
+        connect(parse_target(f"127.0.0.1:{port}", TlsOptions()), 1.0),
+    ):
+        pass
+
+
+def test_nobody_listening_is_said_at_once(unused_tcp_port):
+    with (
+        pytest.raises(ServerUnreachableError, match="Connection refused"),
+        connect(parse_target(f"127.0.0.1:{unused_tcp_port}", TlsOptions()), 60.0),
+    ):
+        pass
+
+
+def test_a_missing_certificate_file_names_flag_and_file(relay):
+    port, _, _ = relay
+    options = TlsOptions(ca_cert_files=("/nowhere/ca.crt",))
+    with (
+        pytest.raises(UsageError, match=r"--tls-ca-cert-files /nowhere/ca\.crt"),
+        connect(parse_target(f"127.0.0.1:{port}", options), 1.0),
+    ):
+        pass
+
+
+def test_a_socket_without_permission_says_so(tmp_path, monkeypatch):
+    import os
+    import socket
+
+    path = tmp_path / "hubble.sock"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    path.chmod(0)
+    if os.geteuid() == 0:
+        # root passes every mode: take the errno from the kernel's own words instead
+        from cli.server import _remedy
+
+        target = parse_target(str(path), TlsOptions())
+        assert "group" in _remedy(target, PermissionError(13, "Permission denied"))
+    else:
+        with (
+            pytest.raises(ServerUnreachableError, match="group"),
+            connect(parse_target(str(path), TlsOptions()), 1.0),
+        ):
+            pass
+    listener.close()
+
+
+def test_namespace_is_untouched_by_reading_flags():
+    args = parsed("--server", "relay:1")
+    before = argparse.Namespace(**vars(args))
+    target_of(args, {})
+    assert args == before
