@@ -12,6 +12,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -57,19 +58,27 @@ class CertInfo:
     not_after: datetime
     is_ca: bool
     serial: int
+    role: Role | None = None
+    """What `issue` made it for; None where it did not."""
+    name: str = ""
+    """Common name."""
+
+    @property
+    def lifetime(self) -> timedelta:
+        """From its first to its last moment."""
+        return self.not_after - self.not_before
 
     def problem(self, now: datetime) -> str:
         """Say why it does not serve at `now`: empty, `expired ...` or `not valid before ...`."""
         if now > self.not_after:
-            return f"expired at {self.not_after:%Y-%m-%dT%H:%M:%SZ}"
+            return f"expired at {iso(self.not_after)}"
         if now < self.not_before:
-            return f"not valid before {self.not_before:%Y-%m-%dT%H:%M:%SZ}"
+            return f"not valid before {iso(self.not_before)}"
         return ""
 
     def due(self, now: datetime) -> bool:
         """Tell whether it should be renewed by `now`."""
-        life = self.not_after - self.not_before
-        return now >= self.not_before + life * RENEW_AT_FRACTION
+        return now >= self.not_before + self.lifetime * RENEW_AT_FRACTION
 
 
 def node_server_name(node: str, cluster: str = "default") -> str:
@@ -107,12 +116,16 @@ def issue(
     names: Sequence[str] = (),
     cluster: str = "default",
     not_before: datetime | None = None,
+    only_names: Sequence[str] | None = None,
 ) -> KeyPair:
     """Make a certificate for `name` in `role`, signed by `ca`, good for server and client side.
 
-    `names` are further DNS names or addresses. Raises InvalidInputError for a CA that is none.
+    `names` are further DNS names or addresses; `only_names` replaces all of them. Raises InvalidInputError
+    for a CA that is none and for a name that no certificate can hold.
     """
     authority, signer = _load(ca)
+    if now >= authority.not_valid_after_utc:
+        raise InvalidInputError(f"the CA expired at {iso(authority.not_valid_after_utc)}: make a new one")
     key = ec.generate_private_key(ec.SECP256R1())
     usages = [ExtendedKeyUsageOID.CLIENT_AUTH]
     if role in (Role.AGENT, Role.RELAY):
@@ -130,7 +143,7 @@ def issue(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(not_before if not_before is not None else now - CLOCK_SKEW)
-        .not_valid_after(now + lifetime)
+        .not_valid_after(min(now + lifetime, authority.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(ca=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
@@ -139,10 +152,32 @@ def issue(
             critical=False,
         )
     )
-    alternative = [_general_name(text) for text in _server_names(role, name, cluster, names)]
+    wanted = _server_names(role, name, cluster, names) if only_names is None else only_names
+    alternative = [_general_name(text) for text in wanted]
     if alternative:
         builder = builder.add_extension(x509.SubjectAlternativeName(alternative), critical=False)
     return _pair(builder.sign(signer, hashes.SHA256()), key)
+
+
+def reissue(ca: KeyPair, cert: bytes, now: datetime) -> KeyPair:
+    """Make a successor of `cert`: same role, name, server names and lifetime, new key.
+
+    Raises InvalidInputError where `cert` was not made by `issue`.
+    """
+    info = inspect(cert)
+    if info.role is None or not info.name:
+        raise InvalidInputError(f"{info.subject} was not issued by palomar certs: issue it anew")
+    return issue(ca, info.role, info.name, now, lifetime=info.lifetime - CLOCK_SKEW, only_names=info.names)
+
+
+def is_pair(pair: KeyPair) -> bool:
+    """Tell whether key and certificate belong together; False for what is neither."""
+    try:
+        cert = x509.load_pem_x509_certificate(pair.cert)
+        key = serialization.load_pem_private_key(pair.key, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    return cert.public_key() == key.public_key()
 
 
 def inspect(cert: bytes) -> CertInfo:
@@ -166,12 +201,52 @@ def inspect(cert: bytes) -> CertInfo:
         not_after=found.not_valid_after_utc,
         is_ca=is_ca,
         serial=found.serial_number,
+        role=_role(_attribute(found, NameOID.ORGANIZATIONAL_UNIT_NAME)),
+        name=_attribute(found, NameOID.COMMON_NAME),
     )
 
 
 def utc(ns: int) -> datetime:
     """Turn nanoseconds since the epoch into an aware datetime."""
     return datetime.fromtimestamp(ns / 1e9, UTC)
+
+
+def iso(moment: datetime) -> str:
+    """`2026-11-21T08:00:00Z`."""
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def signed_by(cert: bytes, ca: bytes) -> bool:
+    """Tell whether one of the authorities in `ca` (PEM, perhaps several) signed `cert`."""
+    try:
+        leaf = x509.load_pem_x509_certificate(cert)
+        authorities = x509.load_pem_x509_certificates(ca)
+    except ValueError:
+        return False
+    return any(_signed(leaf, authority) for authority in authorities)
+
+
+def _signed(leaf: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        leaf.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def matches_name(names: Sequence[str], wanted: str) -> bool:
+    """Tell whether a certificate with `names` is good for the server name `wanted` (RFC 6125, 6.4.3)."""
+    _, _, parent = wanted.lower().partition(".")
+    return any(name.lower() in (wanted.lower(), f"*.{parent}") for name in names)
+
+
+def _attribute(cert: x509.Certificate, oid: x509.ObjectIdentifier) -> str:
+    found = cert.subject.get_attributes_for_oid(oid)
+    return str(found[0].value) if found else ""
+
+
+def _role(text: str) -> Role | None:
+    return next((role for role in Role if role.value == text), None)
 
 
 def _server_names(role: Role, name: str, cluster: str, names: Sequence[str]) -> list[str]:
@@ -187,7 +262,10 @@ def _general_name(text: str) -> x509.GeneralName:
     try:
         address: IPv4Address | IPv6Address = ip_address(text)
     except ValueError:
-        return x509.DNSName(text)
+        try:
+            return x509.DNSName(text)
+        except ValueError as error:
+            raise InvalidInputError(f"{text!r} cannot be a name in a certificate: {error}") from error
     return x509.IPAddress(address)
 
 

@@ -1,7 +1,7 @@
-"""Events for tests: rows with fields by name, samples as a ring holds them, and a ring and counters to play kernel with.
+"""Events for tests: rows with fields by name, samples as a ring holds them, a ring and counters to play with.
 
-`FakeRing` and `FakeCounters` stand in for `datapath.perf.PerfRing` and `EventCounters`; what they must do like the
-real ones is said at their methods and is checked against the kernel in tests/datapath/test_perf.py.
+`FakeRing` and `FakeCounters` stand in for `datapath.perf.PerfRing` and `EventCounters`; what they must do
+like the real ones is said at their methods and is checked against the kernel in tests/datapath/test_perf.py.
 """
 
 from ipaddress import IPv4Address
@@ -41,7 +41,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def rows(*changes: dict[str, Any], stored: bool = True, count: int = 1) -> np.ndarray:
-    """One row per change of the default event (a SYN from pod one to pod two), each repeated `count` times."""
+    """One row per change of the default event (a SYN from pod one to pod two), each `count` times."""
     made = np.zeros(len(changes) * count, dtype=STORED_DTYPE if stored else EVENT_DTYPE)
     for index in range(len(made)):
         for name, value in (DEFAULTS | changes[index // count]).items():
@@ -93,7 +93,7 @@ class FakeRing:
         self._tail = samples.tail
 
     def write(self, data: bytes) -> bool:
-        """Like perf_output_begin: refuse what does not fit; tell of earlier refusals before the next success."""
+        """Like perf_output_begin: refuse what does not fit, tell of refusals before the next success."""
         whole = (lost(self._dropped) if self._dropped else b"") + data
         if len(whole) > len(self._bytes) - (self._head - self._tail):
             self._dropped += 1
@@ -127,4 +127,3 @@ class FakeClock:
 
     def monotonic_ns(self) -> int:
         return self.now_ns
-

@@ -25,15 +25,19 @@ _sym_db = _symbol_database.Default()
 from palomar_pb.observer import observer_pb2 as observer_dot_observer__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16palomar/v1/batch.proto\x12\npalomar.v1\x1a\x17observer/observer.proto\"Z\n\tFlowBatch\x12-\n\tresponses\x18\x01 \x03(\x0b\x32\x1a.observer.GetFlowsResponse\x12\x10\n\x08observed\x18\x02 \x01(\x04\x12\x0c\n\x04lost\x18\x03 \x01(\x04\x32M\n\x0b\x46lowBatches\x12>\n\x08GetFlows\x12\x19.observer.GetFlowsRequest\x1a\x15.palomar.v1.FlowBatch0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16palomar/v1/batch.proto\x12\npalomar.v1\x1a\x17observer/observer.proto\"\x82\x01\n\tFlowBatch\x12-\n\tresponses\x18\x01 \x03(\x0b\x32\x1a.observer.GetFlowsResponse\x12\x10\n\x08observed\x18\x02 \x01(\x04\x12\x0c\n\x04lost\x18\x03 \x01(\x04\x12\x14\n\x08times_ns\x18\x04 \x03(\x06\x42\x02\x10\x01\x12\x10\n\x08\x63lock_ns\x18\x05 \x01(\x06\"g\n\x0e\x46lowBatchBytes\x12\x11\n\tresponses\x18\x01 \x03(\x0c\x12\x10\n\x08observed\x18\x02 \x01(\x04\x12\x0c\n\x04lost\x18\x03 \x01(\x04\x12\x10\n\x08times_ns\x18\x04 \x01(\x0c\x12\x10\n\x08\x63lock_ns\x18\x05 \x01(\x06\x32M\n\x0b\x46lowBatches\x12>\n\x08GetFlows\x12\x19.observer.GetFlowsRequest\x1a\x15.palomar.v1.FlowBatch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'palomar_pb.palomar.v1.batch_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FLOWBATCH']._serialized_start=63
-  _globals['_FLOWBATCH']._serialized_end=153
-  _globals['_FLOWBATCHES']._serialized_start=155
-  _globals['_FLOWBATCHES']._serialized_end=232
+  _globals['_FLOWBATCH'].fields_by_name['times_ns']._loaded_options = None
+  _globals['_FLOWBATCH'].fields_by_name['times_ns']._serialized_options = b'\020\001'
+  _globals['_FLOWBATCH']._serialized_start=64
+  _globals['_FLOWBATCH']._serialized_end=194
+  _globals['_FLOWBATCHBYTES']._serialized_start=196
+  _globals['_FLOWBATCHBYTES']._serialized_end=299
+  _globals['_FLOWBATCHES']._serialized_start=301
+  _globals['_FLOWBATCHES']._serialized_end=378
 # @@protoc_insertion_point(module_scope)

@@ -31,23 +31,70 @@ class FlowBatch(_message.Message):
     RESPONSES_FIELD_NUMBER: _builtins.int
     OBSERVED_FIELD_NUMBER: _builtins.int
     LOST_FIELD_NUMBER: _builtins.int
+    TIMES_NS_FIELD_NUMBER: _builtins.int
+    CLOCK_NS_FIELD_NUMBER: _builtins.int
     observed: _builtins.int
     """Events this server has stored since its store was made."""
     lost: _builtins.int
     """Events that were made and are known to be lost, in the same time."""
+    clock_ns: _builtins.int
+    """The server's wall clock when it sent this; 0: not told."""
     @_builtins.property
     def responses(self) -> _containers.RepeatedCompositeFieldContainer[_observer_pb2.GetFlowsResponse]: ...
+    @_builtins.property
+    def times_ns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """`time` of each response, nanoseconds since the epoch: for merging without parsing the responses.
+        Empty: not told.
+        """
+
     def __init__(
         self,
         *,
         responses: _abc.Iterable[_observer_pb2.GetFlowsResponse] | None = ...,
         observed: _builtins.int = ...,
         lost: _builtins.int = ...,
+        times_ns: _abc.Iterable[_builtins.int] | None = ...,
+        clock_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lost", b"lost", "observed", b"observed", "responses", b"responses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_ns", b"clock_ns", "lost", b"lost", "observed", b"observed", "responses", b"responses", "times_ns", b"times_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FlowBatch: _TypeAlias = FlowBatch  # noqa: Y015
+
+@_typing.final
+class FlowBatchBytes(_message.Message):
+    """FlowBatch with the same wire encoding, for those who pass the responses on without parsing them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSES_FIELD_NUMBER: _builtins.int
+    OBSERVED_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    TIMES_NS_FIELD_NUMBER: _builtins.int
+    CLOCK_NS_FIELD_NUMBER: _builtins.int
+    observed: _builtins.int
+    lost: _builtins.int
+    times_ns: _builtins.bytes
+    """Eight bytes each, little endian."""
+    clock_ns: _builtins.int
+    @_builtins.property
+    def responses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        responses: _abc.Iterable[_builtins.bytes] | None = ...,
+        observed: _builtins.int = ...,
+        lost: _builtins.int = ...,
+        times_ns: _builtins.bytes = ...,
+        clock_ns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_ns", b"clock_ns", "lost", b"lost", "observed", b"observed", "responses", b"responses", "times_ns", b"times_ns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FlowBatchBytes: _TypeAlias = FlowBatchBytes  # noqa: Y015
