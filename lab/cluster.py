@@ -165,20 +165,22 @@ class LabCluster:
         Path("/var/empty").mkdir(exist_ok=True)
         start(self.spec.world_namespace, argv, self._log("world"))
 
-    def add_pod(self, spec: PodSpec) -> Pod:
-        """Make the namespace of a pod and its endpoint."""
-        node = self.spec.node(spec.node)
-        netns = spec.netns(self.spec.name)
-        network.add_namespace(netns)
-        request = {
+    def endpoint_request(self, spec: PodSpec) -> dict[str, object]:
+        """Return what the agent is asked to make an endpoint of."""
+        return {
             "container-name": f"{spec.namespace}-{spec.name}",
             "k8s-pod-name": spec.name,
             "k8s-namespace": spec.namespace,
             "labels": list(spec.labels),
-            "netns": str(network.NETNS_DIR / netns),
+            "netns": str(network.NETNS_DIR / spec.netns(self.spec.name)),
             "workload": {"name": spec.workload or spec.name, "kind": "Deployment"},
         }
-        answer = self.api(node).request("PUT", "/v1/endpoint/0", request)
+
+    def add_pod(self, spec: PodSpec) -> Pod:
+        """Make the namespace of a pod and its endpoint."""
+        node = self.spec.node(spec.node)
+        network.add_namespace(spec.netns(self.spec.name))
+        answer = self.api(node).request("PUT", "/v1/endpoint/0", self.endpoint_request(spec))
         address = IPv4Address(answer["status"]["networking"]["addressing"][0]["ipv4"])
         pod = Pod(spec, address, int(answer["id"]))
         self.pods[f"{spec.namespace}/{spec.name}"] = pod

@@ -57,7 +57,6 @@ def environment(lab: LabCluster, node_name: str) -> dict[str, str]:
         "PALOMAR_LAB": lab.spec.name,
         "PALOMAR_RUN_DIR": str(node.paths.run_dir),
         "PALOMAR_BPF_ROOT": str(node.paths.bpf_root),
-        "HUBBLE_SERVER": f"unix://{node.paths.hubble_socket}",
         "PALOMAR_ETCD": f"http://{lab.spec.etcd_address}:{ETCD_PORT}",
     }
     for other in lab.spec.nodes:

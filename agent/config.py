@@ -1,0 +1,344 @@
+"""The agent's configuration: one frozen value from a YAML file, the environment and flags, checked whole.
+
+Not the datapath's view of it (`datapath.config`) and nothing about what runs. Input: `load(argv, environ)`,
+where a flag beats an environment variable (`PALOMAR_NODE_NAME`), which beats the file (`node-name:`), which
+beats the default. Output: `AgentConfig`, or one `ConfigError` with every problem, each naming key and remedy.
+`machine_problems` asks this machine whether the configuration can be true here.
+"""
+
+import argparse
+import errno
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from agent import configvalues as read
+from palomar.errors import InvalidInputError
+from palomar.paths import NodePaths
+
+ENV_PREFIX = "PALOMAR_"
+MAX_SOCKET_PATH_BYTES = 107
+"""`sun_path` of unix(7) without its terminating zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """Everything an agent is told, all keys read and checked."""
+
+    node_name: str
+    node_ipv4: IPv4Address
+    pod_cidr: IPv4Network
+    cluster_name: str
+    cluster_pod_cidr: IPv4Network
+    device: str
+    tunnel_port: int
+    mtu: int
+    run_dir: Path
+    state_dir: Path
+    bpf_root: Path
+    kvstore: str
+    etcd_endpoints: tuple[str, ...]
+    kvstore_dir: Path
+    kvstore_lease_ttl: int
+    policy_dir: Path | None
+    enable_policy: str
+    enable_ipv4_masquerade: bool
+    allow_localhost: str
+    monitor_aggregation: str
+    hubble_event_buffer_capacity: int
+    prometheus_serve_addr: tuple[str, int] | None
+    labels: tuple[str, ...]
+    node_labels: tuple[tuple[str, str], ...]
+    bpf_ct_global_tcp_max: int
+    bpf_ct_global_any_max: int
+    log_level: str
+    log_format: str
+    socket_group: str
+
+    @property
+    def paths(self) -> NodePaths:
+        """Where this node keeps things."""
+        return NodePaths(self.run_dir, self.state_dir, self.bpf_root)
+
+    @property
+    def router_ipv4(self) -> IPv4Address:
+        """The pods' gateway: the first address of the pod CIDR."""
+        return self.pod_cidr.network_address + 1
+
+    def texts(self) -> dict[str, str]:
+        """Every key with its value as text, as `palomar config` prints it."""
+        return {f.name.replace("_", "-"): _text(getattr(self, f.name)) for f in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One configuration key."""
+
+    name: str
+    read: Callable[[Any], Any]
+    """Turns a text or a YAML value into the field's; ValueError says what to write instead."""
+    default: Any
+    """None: the key must be given. Read like any other value otherwise."""
+    help: str
+
+
+KEYS = (
+    Key("node-name", read.name, socket.gethostname, "name of this node, unique in the cluster"),
+    Key("node-ipv4", read.ipv4, None, "address of this machine at which other nodes reach it"),
+    Key("pod-cidr", read.network, None, "network this node's endpoints get addresses from"),
+    Key("cluster-name", read.name, "default", "name of the cluster"),
+    Key("cluster-pod-cidr", read.network, "10.0.0.0/8", "network that holds every node's pod-cidr"),
+    Key("device", read.text, "", "underlay device (empty: the one that holds node-ipv4)"),
+    Key("tunnel-port", read.number(1, 65535), 8472, "UDP port of the VXLAN overlay"),
+    Key("mtu", read.mtu, 0, "of endpoints' devices (0: the underlay's less 50)"),
+    Key("run-dir", read.folder, "/run/palomar", "sockets"),
+    Key("state-dir", read.folder, "/var/lib/palomar", "endpoints, imported policies, flows"),
+    Key("bpf-root", read.folder, "/sys/fs/bpf", "folder of pinned maps on a BPF file system"),
+    Key("kvstore", read.one_of("file", "etcd"), "file", "what the nodes share state in"),
+    Key("etcd-endpoints", read.texts, (), "with kvstore etcd: URLs such as http://10.0.0.1:2379"),
+    Key("kvstore-dir", read.optional_folder, "", "with kvstore file: its folder (state-dir/kvstore)"),
+    Key("kvstore-lease-ttl", read.number(3, 3600), 15, "seconds that this node's keys outlive it"),
+    Key("policy-dir", read.optional_folder, "", "watched folder of CiliumNetworkPolicy files"),
+    Key("enable-policy", read.one_of("default", "always", "never"), "default", "when policy is enforced"),
+    Key("enable-ipv4-masquerade", read.boolean, True, "pods reach the world with this node's address"),
+    Key(
+        "allow-localhost",
+        read.one_of("auto", "always", "policy"),
+        "auto",
+        "whether this node always reaches its endpoints",
+    ),
+    Key(
+        "monitor-aggregation",
+        read.one_of("none", "low", "medium", "maximum"),
+        "medium",
+        "how much the kernel summarises traces",
+    ),
+    Key("hubble-event-buffer-capacity", read.number(1024, 1 << 26), 1 << 20, "flows the node's store keeps"),
+    Key("prometheus-serve-addr", read.listen_address, "", "host:port that serves /metrics (empty: off)"),
+    Key("labels", read.texts, (), "filters that say which labels make an identity"),
+    Key("node-labels", read.label_map, (), "labels of this node: key=value,..."),
+    Key("bpf-ct-global-tcp-max", read.number(1024, 1 << 24), 131072, "TCP connections tracked"),
+    Key("bpf-ct-global-any-max", read.number(1024, 1 << 24), 65536, "other connections tracked"),
+    Key("log-level", read.one_of("debug", "info", "warning", "error"), "info", "least level that is logged"),
+    Key("log-format", read.one_of("text", "json"), "text", "text for people, JSON lines for machines"),
+    Key("socket-group", read.text, "palomar", "group that may use the API socket, where it exists"),
+)
+_BY_NAME = {key.name: key for key in KEYS}
+
+
+class ConfigError(InvalidInputError):
+    """The configuration cannot be used; `problems` holds one line each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        """Keep every problem."""
+        self.problems = tuple(problems)
+        super().__init__("\n".join(["configuration:", *(f"  {problem}" for problem in problems)]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value somebody wrote, and where."""
+
+    value: Any
+    origin: str
+
+
+def load(argv: Sequence[str], environ: Mapping[str, str]) -> AgentConfig:
+    """Read flags, environment and the file named by `--config`; raise ConfigError with every problem."""
+    problems: list[str] = []
+    flags, config_file = _from_flags(argv, problems)
+    path = config_file or environ.get(f"{ENV_PREFIX}CONFIG", "")
+    given = _from_file(Path(path), problems) if path else {}
+    given |= _from_environment(environ, problems)
+    given |= flags
+    values = _values(given, problems)
+    if not problems:
+        problems += _cross_problems(values)
+    if problems:
+        raise ConfigError(problems)
+    if values["kvstore_dir"] is None:
+        values["kvstore_dir"] = values["state_dir"] / "kvstore"
+    return AgentConfig(**values)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError([message])
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `palomar agent`, one flag per key."""
+    made = _Parser(
+        prog="palomar agent",
+        description="Run the agent of this node.",
+        epilog="Every flag is also a key of the file (without --) and a variable, e.g. PALOMAR_NODE_NAME.",
+        allow_abbrev=False,
+    )
+    made.add_argument("--config", metavar="FILE", default="", help="YAML file of keys (env PALOMAR_CONFIG)")
+    for key in KEYS:
+        default = key.default() if callable(key.default) else key.default
+        shown = f" (default {_text(default)})" if default not in (None, "", ()) else ""
+        made.add_argument(
+            f"--{key.name}",
+            action="append",
+            nargs="?" if key.read is read.boolean else None,
+            const="true" if key.read is read.boolean else None,
+            metavar="VALUE",
+            help=f"{key.help}{shown}",
+        )
+    return made
+
+
+def _from_flags(argv: Sequence[str], problems: list[str]) -> tuple[dict[str, _Given], str]:
+    try:
+        parsed, unknown = parser().parse_known_args(list(argv))
+    except ConfigError as error:
+        problems += error.problems
+        return {}, ""
+    for word in unknown:
+        if word.startswith("--"):
+            problems.append(
+                f"{word.partition('=')[0]}: no such flag{_nearest(word.partition('=')[0][2:], '--')}"
+            )
+        else:
+            problems.append(f"{word!r}: no argument is expected here: write --key value")
+    values = vars(parsed)
+    config_file = str(values.pop("config"))
+    return {
+        name.replace("_", "-"): _Given(texts[0] if len(texts) == 1 else texts, f"--{name.replace('_', '-')}")
+        for name, texts in values.items()
+        if texts
+    }, config_file
+
+
+def _from_environment(environ: Mapping[str, str], problems: list[str]) -> dict[str, _Given]:
+    given = {}
+    for variable, value in environ.items():
+        if not variable.startswith(ENV_PREFIX) or variable == f"{ENV_PREFIX}CONFIG":
+            continue
+        name = variable.removeprefix(ENV_PREFIX).lower().replace("_", "-")
+        if name in _BY_NAME:
+            given[name] = _Given(value, variable)
+        elif get_close_matches(name, _BY_NAME, n=1, cutoff=0.8):
+            # Other commands have variables of their own (PALOMAR_SERVER): only near misses are mistakes.
+            problems.append(f"{variable}: no such key{_nearest(name, ENV_PREFIX)}")
+    return given
+
+
+def _from_file(path: Path, problems: list[str]) -> dict[str, _Given]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"--config {path}: {getattr(error, 'strerror', None) or error}: name a readable file")
+        return {}
+    except yaml.YAMLError as error:
+        problems.append(f"--config {path}: no YAML: {' '.join(str(error).split())}")
+        return {}
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        problems.append(f"--config {path}: write `key: value` lines, not a {type(tree).__name__}")
+        return {}
+    given = {}
+    for name, value in tree.items():
+        if name in _BY_NAME:
+            given[name] = _Given(value, str(path))
+        else:
+            problems.append(f"{name}: no such key in {path}{_nearest(str(name), '')}")
+    return given
+
+
+def _nearest(name: str, prefix: str) -> str:
+    near = get_close_matches(name, _BY_NAME, n=1, cutoff=0.5)
+    if not near:
+        return ": `palomar agent --help` lists them all"
+    word = near[0].upper().replace("-", "_") if prefix == ENV_PREFIX else near[0]
+    return f": did you mean {prefix}{word}?"
+
+
+def _values(given: Mapping[str, _Given], problems: list[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key in KEYS:
+        found = given.get(key.name)
+        if found is None and key.default is None:
+            problems.append(f"{key.name}: missing: set it to the {key.help}")
+            continue
+        if found is None:
+            found = _Given(key.default() if callable(key.default) else key.default, "default")
+        try:
+            values[key.name.replace("-", "_")] = key.read(found.value)
+        except ValueError as error:
+            problems.append(f"{key.name} (from {found.origin}): {error}")
+    return values
+
+
+def _cross_problems(values: Mapping[str, Any]) -> list[str]:
+    """Find what is wrong between keys that are right one by one."""
+    found = []
+    pod_cidr, cluster_cidr = values["pod_cidr"], values["cluster_pod_cidr"]
+    if pod_cidr.prefixlen > 30:
+        found.append(f"pod-cidr: {pod_cidr} has no room for an endpoint: use a prefix of 30 bits or less")
+    if not pod_cidr.subnet_of(cluster_cidr):
+        found.append(
+            f"pod-cidr: {pod_cidr} is not inside cluster-pod-cidr {cluster_cidr}: choose a part of it, or"
+            " widen cluster-pod-cidr on every node"
+        )
+    if values["node_ipv4"] in pod_cidr:
+        found.append(
+            f"node-ipv4: {values['node_ipv4']} lies inside pod-cidr {pod_cidr}: they must not overlap"
+        )
+    if values["kvstore"] == "etcd" and not values["etcd_endpoints"]:
+        found.append("etcd-endpoints: missing: kvstore is etcd, so name it, e.g. [http://10.0.0.1:2379]")
+    found += [
+        f"etcd-endpoints: {endpoint!r} is no URL: write like http://10.0.0.1:2379"
+        for endpoint in values["etcd_endpoints"]
+        if not endpoint.startswith(("http://", "https://"))
+    ]
+    longest = NodePaths(values["run_dir"], values["state_dir"], values["bpf_root"]).ingest_socket
+    if len(os.fsencode(longest)) > MAX_SOCKET_PATH_BYTES:
+        found.append(
+            f"run-dir: {longest} is longer than the {MAX_SOCKET_PATH_BYTES} bytes a socket's path may have"
+        )
+    return found
+
+
+def machine_problems(config: AgentConfig) -> list[str]:
+    """Ask this machine (this network namespace) whether `node-ipv4` and `device` exist and we are root."""
+    found = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((str(config.node_ipv4), 0))
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                found.append(
+                    f"node-ipv4: {config.node_ipv4} is no address of this machine: `ip -4 addr` lists them"
+                )
+    if config.device:
+        try:
+            socket.if_nametoindex(config.device)
+        except OSError:
+            found.append(
+                f"device: {config.device} does not exist here: `ip link` lists devices; or leave it out"
+            )
+    if os.geteuid() != 0:
+        found.append("the agent needs root (BPF, network devices): start it with sudo")
+    return found
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        if len(value) == 2 and isinstance(value[1], int):
+            return f"{value[0]}:{value[1]}"
+        return ",".join("=".join(item) if isinstance(item, tuple) else str(item) for item in value)
+    return str(value)
