@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from datapath.perf import Samples
+from datapath.samples import Samples
 from hubble.accounting import CpuAccount, Drained, KernelCount, settle
 from hubble.binder import Binder
 from hubble.edges import Edges

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datapath.events import STORED_SIZE, field_offset
-from datapath.perf import SEQ_WORD, STRIDE_WORDS, TIME_WORD, Words
+from datapath.samples import SEQ_WORD, STRIDE_WORDS, TIME_WORD, Words
 from hubble.binder import Binder
 from hubble.store import Chunk
 from hubble.storefile import HOT_COLUMNS

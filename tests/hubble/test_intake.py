@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datapath.perf import find_samples
+from datapath.samples import find_samples
 from hubble.binder import Binder
 from hubble.intake import SLICE_ROWS, Batch, CpuRuns
 from hubble.store import FlowStoreWriter

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from datapath.events import EVENT_DTYPE, EVENT_VERSION, STORED_DTYPE
-from datapath.perf import RECORD_LOST, RECORD_SAMPLE, Samples, find_samples
+from datapath.samples import RECORD_LOST, RECORD_SAMPLE, Samples, find_samples
 from palomar.verdict import EventType, IpProtocol, TraceReason, TrafficDirection, Verdict
 
 POD_ONE = IPv4Address("10.1.0.5")
