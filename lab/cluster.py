@@ -5,7 +5,9 @@ namespaces, pins, files; down of a half-built or killed lab is the same call.
 """
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -90,7 +92,7 @@ class LabCluster:
         self._save()
         network.build(spec)
         self.say(f"underlay and {len(spec.nodes)} nodes are connected")
-        self._start_etcd()
+        self.start_etcd()
         for node in spec.nodes:
             self.start_agent(node, options)
         for node in spec.nodes:
@@ -106,8 +108,16 @@ class LabCluster:
     def _log(self, name: str) -> Path:
         return self.spec.directory / "logs" / f"{name}.log"
 
-    def _start_etcd(self) -> None:
+    def stop_etcd(self) -> None:
+        """Kill etcd, as a test of what nodes do without it."""
+        for pid in network.processes(self.spec.underlay_namespace):
+            os.kill(pid, signal.SIGKILL)
+
+    def start_etcd(self, *, empty: bool = False) -> None:
+        """Start etcd and wait until it answers; `empty`: with nothing of what it knew."""
         spec = self.spec
+        if empty:
+            shutil.rmtree(spec.directory / "etcd", ignore_errors=True)
         url = f"http://{spec.etcd_address}:{ETCD_PORT}"
         argv = ["etcd", "--name", "lab", "--data-dir", str(spec.directory / "etcd")]
         argv += ["--listen-client-urls", url, "--advertise-client-urls", url]

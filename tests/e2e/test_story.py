@@ -12,10 +12,14 @@ from typing import Any
 
 import pytest
 
+from datapath.maps import open_maps
 from lab.cluster import LabCluster
 from lab.network import in_namespace, processes
 from lab.spec import NodeSpec
 from tests.kit.wait import eventually
+
+AGGREGATION_INDEX = 16
+"""Of cilium_runtime_config: 0 none, 1 low, 2 medium, 3 maximum."""
 
 pytestmark = [pytest.mark.root, pytest.mark.bpf, pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -292,3 +296,73 @@ def test_bad_policy_is_refused_with_its_path(lab: LabCluster) -> None:
     assert done.returncode == 1
     assert "spec.ingress[0].fromEndpoint" in done.stderr
     assert lab.api(node).request("GET", "/v1/policy")["revision"] == revision
+
+
+def test_over_a_flood_the_account_closes_exactly(lab: LabCluster) -> None:
+    """With every packet evented and more events than anyone reads, emitted = stored + lost per CPU."""
+    node = lab.spec.node("node-1")
+    maps = open_maps(node.paths.bpf_root)
+    before = sum(count.emitted for count in maps.event_stats())
+    dns = lab.pods["kube-system/dns"].address
+    flood = (
+        "import socket,time\n"
+        "s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); end=time.monotonic()+2\n"
+        f"s.connect(('{dns}',9)); s.setsockopt(socket.SOL_SOCKET,socket.SO_RCVBUF,1<<20)\n"
+        "while time.monotonic()<end:\n"
+        "    for _ in range(200):\n"
+        "        try: s.send(b'x')\n"
+        "        except OSError: pass\n"
+    )
+    maps.runtime_config.set(AGGREGATION_INDEX, 0)
+    try:
+        assert run_in(lab, "shop/client-1", sys.executable, "-c", flood).returncode == 0
+    finally:
+        maps.runtime_config.set(AGGREGATION_INDEX, 2)
+
+    def settled() -> bool:
+        kernel = {count.cpu: count.emitted for count in maps.event_stats()}
+        cpus = lab.api(node).request("GET", "/v1/healthz")["palomar"]["observed"]["cpus"]
+        known = {cpu["cpu"]: cpu for cpu in cpus}
+        assert sum(kernel.values()) - before > 20_000
+        same = all(known[cpu]["emitted"] == emitted for cpu, emitted in kernel.items() if emitted)
+        return same and all(cpu["emitted"] == cpu["stored"] + cpu["lost"] for cpu in cpus)
+
+    assert eventually(settled, 30)
+
+
+def test_two_agents_do_not_share_a_bpffs_root(lab: LabCluster) -> None:
+    """The second one refuses and names the first."""
+    node = lab.spec.node("node-1")
+    config = lab.spec.directory / node.name / "agent.yaml"
+    argv = in_namespace(node.namespace, [sys.executable, "-m", "cli.main", "agent", "--config", str(config)])
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode != 0
+    assert str(agent_pid(node)) in done.stderr
+
+
+def test_without_etcd_the_nodes_go_on_and_say_so(lab: LabCluster) -> None:
+    """etcd dies and comes back empty: flows, policy and identities stay, and status tells."""
+    node = lab.spec.node("node-2")
+    before = {each.name: identities(lab, each) for each in lab.spec.nodes}
+    web = lab.pods["shop/web-2"].address
+
+    def store_state() -> str:
+        return str(lab.api(node).request("GET", "/v1/healthz")["kvstore"]["state"])
+
+    def permitted() -> bool:
+        done = run_in(lab, "shop/client-1", "curl", "-s", "-m", "3", f"http://{web}:8080/")
+        return done.stdout.startswith("items: ")
+
+    assert store_state() == "Ok"
+    lab.stop_etcd()
+    assert eventually(lambda: store_state() != "Ok", 30)
+    assert eventually(permitted, 10)
+    store = lab.pods["shop/store-1"].address
+    assert run_in(lab, "shop/intruder-1", "curl", "-s", "-m", "2", f"http://{store}:6379/").returncode == 28
+    assert flows(node, "--last", "1")
+    lab.start_etcd(empty=True)
+    assert eventually(lambda: store_state() == "Ok", 60)
+    assert {each.name: identities(lab, each) for each in lab.spec.nodes} == before
+    assert eventually(permitted, 10)
+    shared = palomar("bpf", "ipcache", "list", node=node).stdout
+    assert all(str(pod.address) in shared for pod in lab.pods.values())
