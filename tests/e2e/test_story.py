@@ -16,6 +16,7 @@ from datapath.maps import open_maps
 from lab.cluster import LabCluster
 from lab.network import in_namespace, processes
 from lab.spec import NodeSpec
+from palomar.unixhttp import AgentUnreachableError, ApiError
 from tests.kit.wait import eventually
 
 AGGREGATION_INDEX = 16
@@ -227,6 +228,14 @@ def identities(lab: LabCluster, node: NodeSpec) -> dict[int, tuple[int, str]]:
     }
 
 
+def identities_if_up(lab: LabCluster, node: NodeSpec) -> dict[int, tuple[int, str]]:
+    """Like `identities`; empty while the agent does not answer."""
+    try:
+        return identities(lab, node)
+    except (AgentUnreachableError, ApiError):
+        return {}
+
+
 def test_kill_9_of_an_agent_does_not_stop_traffic_policy_or_history(lab: LabCluster) -> None:
     """Under a running transfer: no pause, policy still enforced, same endpoints and flows afterwards."""
     node = lab.spec.node("node-2")
@@ -360,6 +369,11 @@ def test_without_etcd_the_nodes_go_on_and_say_so(lab: LabCluster) -> None:
     store = lab.pods["shop/store-1"].address
     assert run_in(lab, "shop/intruder-1", "curl", "-s", "-m", "2", f"http://{store}:6379/").returncode == 28
     assert flows(node, "--last", "1")
+    os.kill(agent_pid(node), signal.SIGKILL)
+    lab.start_agent(node)
+    assert eventually(lambda: identities_if_up(lab, node) == before[node.name], 30)
+    assert store_state() != "Ok"
+    assert eventually(permitted, 10)
     lab.start_etcd(empty=True)
     assert eventually(lambda: store_state() == "Ok", 60)
     assert {each.name: identities(lab, each) for each in lab.spec.nodes} == before
