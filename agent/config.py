@@ -53,6 +53,11 @@ class AgentConfig:
     allow_localhost: str
     monitor_aggregation: str
     hubble_event_buffer_capacity: int
+    hubble_listen_address: tuple[str, int] | None
+    hubble_tls_cert_file: Path | None
+    hubble_tls_key_file: Path | None
+    hubble_tls_client_ca_file: Path | None
+    hubble_listen_insecure: str
     prometheus_serve_addr: tuple[str, int] | None
     labels: tuple[str, ...]
     node_labels: tuple[tuple[str, str], ...]
@@ -98,14 +103,14 @@ KEYS = (
     Key("device", read.text, "", "underlay device (empty: the one that holds node-ipv4)"),
     Key("tunnel-port", read.number(1, 65535), 8472, "UDP port of the VXLAN overlay"),
     Key("mtu", read.mtu, 0, "of endpoints' devices (0: the underlay's less 50)"),
-    Key("run-dir", read.folder, "/run/palomar", "sockets"),
-    Key("state-dir", read.folder, "/var/lib/palomar", "endpoints, imported policies, flows"),
-    Key("bpf-root", read.folder, "/sys/fs/bpf", "folder of pinned maps on a BPF file system"),
+    Key("run-dir", read.path, "/run/palomar", "sockets"),
+    Key("state-dir", read.path, "/var/lib/palomar", "endpoints, imported policies, flows"),
+    Key("bpf-root", read.path, "/sys/fs/bpf", "folder of pinned maps on a BPF file system"),
     Key("kvstore", read.one_of("file", "etcd"), "file", "what the nodes share state in"),
     Key("etcd-endpoints", read.texts, (), "with kvstore etcd: URLs such as http://10.0.0.1:2379"),
-    Key("kvstore-dir", read.optional_folder, "", "with kvstore file: its folder (state-dir/kvstore)"),
+    Key("kvstore-dir", read.optional_path, "", "with kvstore file: its folder (state-dir/kvstore)"),
     Key("kvstore-lease-ttl", read.number(3, 3600), 15, "seconds that this node's keys outlive it"),
-    Key("policy-dir", read.optional_folder, "", "watched folder of CiliumNetworkPolicy files"),
+    Key("policy-dir", read.optional_path, "", "watched folder of CiliumNetworkPolicy files"),
     Key("enable-policy", read.one_of("default", "always", "never"), "default", "when policy is enforced"),
     Key("enable-ipv4-masquerade", read.boolean, True, "pods reach the world with this node's address"),
     Key(
@@ -121,6 +126,21 @@ KEYS = (
         "how much the kernel summarises traces",
     ),
     Key("hubble-event-buffer-capacity", read.number(1024, 1 << 26), 1 << 20, "flows the node's store keeps"),
+    Key(
+        "hubble-listen-address",
+        read.listen_address,
+        "",
+        "host:port of the flow server for relays (empty: off)",
+    ),
+    Key("hubble-tls-cert-file", read.optional_path, "", "its certificate, PEM"),
+    Key("hubble-tls-key-file", read.optional_path, "", "the certificate's private key, PEM"),
+    Key("hubble-tls-client-ca-file", read.optional_path, "", "CA of the clients it admits, PEM"),
+    Key(
+        "hubble-listen-insecure",
+        read.one_of("", "plain-text-on-loopback"),
+        "",
+        "plain-text-on-loopback: no TLS, on a loopback address only",
+    ),
     Key("prometheus-serve-addr", read.listen_address, "", "host:port that serves /metrics (empty: off)"),
     Key("labels", read.texts, (), "filters that say which labels make an identity"),
     Key("node-labels", read.label_map, (), "labels of this node: key=value,..."),
@@ -279,6 +299,20 @@ def _values(given: Mapping[str, _Given], problems: list[str]) -> dict[str, Any]:
     return values
 
 
+def _hubble_problems(values: Mapping[str, Any]) -> list[str]:
+    files = {
+        key: values[key.replace("-", "_")]
+        for key in ("hubble-tls-cert-file", "hubble-tls-key-file", "hubble-tls-client-ca-file")
+    }
+    if values["hubble_listen_address"] is None or values["hubble_listen_insecure"]:
+        return []
+    return [
+        f"{key}: missing: hubble-listen-address demands mutual TLS: make it with `palomar certs`"
+        for key, path in files.items()
+        if path is None
+    ]
+
+
 def _cross_problems(values: Mapping[str, Any]) -> list[str]:
     """Find what is wrong between keys that are right one by one."""
     found = []
@@ -301,6 +335,7 @@ def _cross_problems(values: Mapping[str, Any]) -> list[str]:
         for endpoint in values["etcd_endpoints"]
         if not endpoint.startswith(("http://", "https://"))
     ]
+    found += _hubble_problems(values)
     longest = NodePaths(values["run_dir"], values["state_dir"], values["bpf_root"]).ingest_socket
     if len(os.fsencode(longest)) > MAX_SOCKET_PATH_BYTES:
         found.append(

@@ -92,7 +92,7 @@ def one_of(*words: str) -> Callable[[Any], str]:
     return read
 
 
-def folder(value: Any) -> Path:
+def path(value: Any) -> Path:
     """Return an absolute path."""
     found = text(value)
     if not found.startswith("/") or "\0" in found:
@@ -100,9 +100,9 @@ def folder(value: Any) -> Path:
     return Path(found)
 
 
-def optional_folder(value: Any) -> Path | None:
+def optional_path(value: Any) -> Path | None:
     """Return an absolute path; None for an empty text."""
-    return folder(value) if text(value) else None
+    return path(value) if text(value) else None
 
 
 def texts(value: Any) -> tuple[str, ...]:

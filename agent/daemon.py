@@ -1,9 +1,9 @@
 """The agent of a node: every part made, wired and started in order, in this one place.
 
 Order of the start, each a stage named in log, status and metrics: kvstore, ipam, bpf maps, kvstore sync,
-restore endpoints, policies, regenerate endpoints, watches. The kernel forwards and enforces through all of it
-as the last agent left it: maps are never emptied, and nothing is pruned before every endpoint's policy is
-resolved again. Stopping leaves the kernel as it is.
+restore endpoints, policies, regenerate endpoints, watches, event path. The kernel forwards and enforces
+through all of it as the last agent left it: maps are never emptied, and nothing is pruned before every
+endpoint's policy is resolved again. Stopping leaves the kernel as it is.
 """
 
 import asyncio
@@ -39,6 +39,7 @@ from agent.ipcache import IpCache
 from agent.metrics import Metrics
 from agent.nodeidentity import NodeIdentities
 from agent.nodes import BOOT_ID_FILE, NodeDiscovery, local_node_entry
+from agent.peersfile import PeersFile
 from agent.policy.engine import PolicyConfig, PolicyEngine
 from agent.policy.parse import ParsedPolicies, parse_policies
 from agent.policy.resolve import EnforcementMode
@@ -61,8 +62,12 @@ from palomar.tasks import spawn
 
 logger = logging.getLogger(__name__)
 
+INGEST_TIMEOUT_S = 5.0
+"""How long a start waits for the process that reads events, so that the first flows are seen."""
 SYNC_TIMEOUT_S = 5.0
 """How long a start waits for the shared state before it goes on with what the state files say."""
+SYNC_POLL_S = 0.25
+ENOUGH_FAILURES = 3
 CT_GC_INTERVAL_S = 60.0
 
 
@@ -132,7 +137,8 @@ class Daemon:
         async with self._stage("kvstore sync"):
             await _enter(stack, runtime.ipcache)
             await _enter(stack, runtime.nodes)
-            synced = await backend.wait_synced(SYNC_TIMEOUT_S)
+            self._announce_peers(runtime.nodes)
+            synced = await _synced_soon(backend)
             if not synced:
                 logger.warning("shared state is away: going on with the state files")
             await _enter(stack, runtime.identities)
@@ -150,6 +156,8 @@ class Daemon:
             runtime.ipcache.endpoints_restored()
         async with self._stage("watches"):
             await self._watch(stack, runtime, synced=synced)
+        async with self._stage("event path"):
+            await _reader_there(runtime.link)
         self.bootstrap.stage = "ready"
         total_s = (self.clock.monotonic_ns() - self.bootstrap.started_ns) / 1e9
         self.bootstrap.durations_s["overall"] = total_s
@@ -327,6 +335,8 @@ class Daemon:
             "cluster_name": config.cluster_name,
             "node_labels": [f"{key}={value}" for key, value in config.node_labels],
             "socket_group": config.socket_group,
+            "parent_pid": os.getpid(),
+            **self._flow_listener(),
             **logs,
         }
         return Supervisor(
@@ -341,6 +351,41 @@ class Daemon:
             ],
             self.clock,
         )
+
+    def _flow_listener(self) -> dict[str, str]:
+        """What the flow server is told about listening for relays; empty where it does not."""
+        config = self.config
+        if config.hubble_listen_address is None:
+            return {}
+        host, port = config.hubble_listen_address
+        files = {
+            "tls_cert_file": config.hubble_tls_cert_file,
+            "tls_key_file": config.hubble_tls_key_file,
+            "tls_ca_file": config.hubble_tls_client_ca_file,
+        }
+        return {
+            "listen_address": f"{host}:{port}",
+            "listen_insecure": config.hubble_listen_insecure,
+            **{key: str(path) for key, path in files.items() if path is not None},
+        }
+
+    def _announce_peers(self, nodes: NodeDiscovery) -> None:
+        """Keep the file from which the flow server announces the nodes to relays."""
+        config = self.config
+        if config.hubble_listen_address is None:
+            return
+        peers = PeersFile(
+            config.run_dir / "peers.json",
+            config.hubble_listen_address[1],
+            tls=not config.hubble_listen_insecure,
+        )
+
+        def write() -> None:
+            known = [(node.cluster, node.name, node.node_ipv4) for node in nodes.nodes()]
+            peers.write((cluster, name, ipv4) for cluster, name, ipv4 in known if ipv4 is not None)
+
+        nodes.listen(lambda _before, _after: write(), write)
+        write()
 
     @asynccontextmanager
     async def _stage(self, name: str) -> AsyncIterator[None]:
@@ -365,6 +410,23 @@ class _Part(Protocol):
     async def start(self) -> None: ...
 
     async def stop(self) -> None: ...
+
+
+async def _synced_soon(backend: Backend) -> bool:
+    """Wait for the shared state, but not for one that refused several times: names and policy are waiting."""
+    for _ in range(int(SYNC_TIMEOUT_S / SYNC_POLL_S)):
+        if await backend.wait_synced(SYNC_POLL_S):
+            return True
+        if backend.status().failures >= ENOUGH_FAILURES:
+            return False
+    return False
+
+
+async def _reader_there(link: IngestLink) -> None:
+    try:
+        await asyncio.wait_for(link.was_connected.wait(), INGEST_TIMEOUT_S)
+    except TimeoutError:
+        logger.warning("nobody reads events yet: they are counted as lost")
 
 
 async def _cancel(task: "asyncio.Task[None]") -> None:

@@ -104,7 +104,10 @@ class IngestLink:
         self.path = path
         self.stats = IngestStats()
         self.malformed = 0
+        self.was_connected = asyncio.Event()
+        """Set once an ingest process was there: from then on events are read."""
         self._clock = clock
+        self._connected_ns = clock.monotonic_ns()
         self._facts: dict[Key, dict[str, Any]] = {}
         self._clients: set[_Client] = set()
         self._server: asyncio.Server | None = None
@@ -181,8 +184,9 @@ class IngestLink:
         return bool(self._clients)
 
     def stats_are_stale(self) -> bool:
-        """Tell whether the counters are older than they should be."""
-        return self._clock.monotonic_ns() - self.stats.received_ns > STALE_NS
+        """Tell whether the counters are older than they should be; those of a fresh connection are not."""
+        newest_ns = max(self.stats.received_ns, self._connected_ns)
+        return self._clock.monotonic_ns() - newest_ns > STALE_NS
 
     # --- the socket
 
@@ -206,6 +210,8 @@ class IngestLink:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = _Client(list(self._facts), writer)
         self._clients.add(client)
+        self._connected_ns = self._clock.monotonic_ns()
+        self.was_connected.set()
         logger.info("ingest connected")
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -210,11 +210,11 @@ class _Collector(Collector):
         changes.add_metric(["success"], sync.counts.changes_ok)
         changes.add_metric(["failure"], sync.counts.changes_failed)
         yield changes
-        status = self._runtime.policies.status()
+        errors = self._runtime.policies.errors()
         yield _gauge(
             "palomar_policy_files_rejected",
             "Policy files that are not in force as they are.",
-            len(status.errors),
+            len(errors),
         )
         entries = CounterMetricFamily(
             "palomar_policy_map_entries",

@@ -9,14 +9,13 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from agent.agentevents import AgentEventLog
 from agent.policy.api import Policy, PolicyName
 from agent.policy.engine import PolicyUpdate
-from agent.policydir import POLL_S, Parse, PolicyDirectory
+from agent.policydir import POLL_S, Parse, PolicyDirectory, PolicyFile
 from agent.policysync import PolicySync
 from palomar.errors import InvalidInputError, PermanentError, TransientError
 from palomar.files import write_atomically
@@ -52,17 +51,6 @@ class PolicyNotKeptError(TransientError):
         self.path = path
         self.errno = error.errno
         super().__init__(f"{path}: {error.strerror}: make room, or check the rights of state-dir")
-
-
-@dataclass(frozen=True, slots=True)
-class PolicySetStatus:
-    """What status says of the policies."""
-
-    imported: int
-    files: int
-    errors: tuple[str, ...]
-    """Files that are not in force as they are."""
-    warnings: tuple[str, ...]
 
 
 class PolicySet:
@@ -147,15 +135,21 @@ class PolicySet:
         """Names of the imported policies."""
         return sorted(self._imported)
 
-    def status(self) -> PolicySetStatus:
-        """Say what is wrong with the files."""
-        files = self.directory.files.values() if self.directory is not None else ()
-        errors = [*self._bad_state, *(file.error for file in files if file.error), *self._conflicts]
+    def files(self) -> list[PolicyFile]:
+        """The files of the directory."""
+        return list(self.directory.files.values()) if self.directory is not None else []
+
+    def errors(self) -> list[str]:
+        """Say which files are not in force as they are, and why."""
+        found = [*self._bad_state, *(file.error for file in self.files() if file.error), *self._conflicts]
         if self.directory is not None and self.directory.error:
-            errors.insert(0, self.directory.error)
-        warnings = [warning for file in files for warning in file.warnings]
-        warnings += [str(problem) for problem in self._sync.engine.warnings()]
-        return PolicySetStatus(len(self._imported), len(list(files)), tuple(errors), tuple(warnings))
+            found.insert(0, self.directory.error)
+        return found
+
+    def warnings(self) -> list[str]:
+        """Say what is probably not meant, e.g. selectors that select nothing. O(policies x identities)."""
+        found = [warning for file in self.files() for warning in file.warnings]
+        return found + [str(problem) for problem in self._sync.engine.warnings()]
 
     # --- inside
 

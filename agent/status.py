@@ -67,7 +67,7 @@ def agent_problems(runtime: Runtime) -> list[str]:
         errors = [row for row in table.rows() if row.state is RowState.ERROR]
         if errors:
             found.append(f"{len(errors)} rows of {table.name} are not in the kernel: {errors[0].error}")
-    found += runtime.policies.status().errors
+    found += runtime.policies.errors()
     return found
 
 
@@ -190,7 +190,7 @@ def tables(runtime: Runtime) -> list[dict[str, Any]]:
 
 def _own(runtime: Runtime) -> dict[str, Any]:
     config, stats = runtime.config, runtime.link.stats
-    policies = runtime.policies.status()
+    policies = runtime.policies
     return {
         "node": config.node_name,
         "cluster": config.cluster_name,
@@ -236,10 +236,10 @@ def _own(runtime: Runtime) -> dict[str, Any]:
         ],
         "policies": {
             "in-force": len(runtime.sync.engine.repository.policies()),
-            "imported": policies.imported,
-            "files": policies.files,
-            "errors": list(policies.errors),
-            "warnings": list(policies.warnings),
+            "imported": len(policies.imported()),
+            "files": len(policies.files()),
+            "errors": policies.errors(),
+            "warnings": policies.warnings(),
         },
         "tables": tables(runtime),
     }

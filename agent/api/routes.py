@@ -22,9 +22,12 @@ from agent.runtime import Runtime
 from agent.status import status_response
 from palomar.errors import InvalidInputError, PermanentError
 from palomar.labels import LabelSet
+from palomar.table import RowState
 
 T = TypeVar("T")
 
+ENDPOINT_ID = "{id:pod-name:[^/]+/[^/]+|[^/]+}"
+"""The slash of a pod's name may come as it is or as %2F."""
 RUNTIME: web.AppKey[Runtime] = web.AppKey("runtime", Runtime)
 
 
@@ -51,11 +54,11 @@ def add_routes(app: web.Application) -> None:
     app.router.add_get("/v1/healthz", healthz)
     app.router.add_get("/v1/config", config)
     app.router.add_get("/v1/endpoint", list_endpoints)
-    app.router.add_get("/v1/endpoint/{id}", get_endpoint)
-    app.router.add_put("/v1/endpoint/{id}", put_endpoint)
-    app.router.add_delete("/v1/endpoint/{id}", delete_endpoint)
-    app.router.add_get("/v1/endpoint/{id}/log", endpoint_log)
-    app.router.add_get("/v1/endpoint/{id}/healthz", endpoint_health)
+    app.router.add_get(f"/v1/endpoint/{ENDPOINT_ID}", get_endpoint)
+    app.router.add_put(f"/v1/endpoint/{ENDPOINT_ID}", put_endpoint)
+    app.router.add_delete(f"/v1/endpoint/{ENDPOINT_ID}", delete_endpoint)
+    app.router.add_get(f"/v1/endpoint/{ENDPOINT_ID}/log", endpoint_log)
+    app.router.add_get(f"/v1/endpoint/{ENDPOINT_ID}/healthz", endpoint_health)
     app.router.add_get("/v1/identity", list_identities)
     app.router.add_get("/v1/identity/{id}", get_identity)
     app.router.add_get("/v1/policy", get_policy)
@@ -102,17 +105,23 @@ async def config(request: web.Request) -> web.Response:
 # --- endpoints
 
 
-def _endpoint_view(runtime: Runtime, item: Endpoint) -> dict[str, Any]:
-    sync = runtime.sync
-    row = sync.row(item.endpoint_id)
-    policy = sync.policy_of(item.endpoint_id)
-    return views.endpoint(item, policy, sync.engine.revision, row.state if row is not None else None)
+def _row_state(runtime: Runtime, item: Endpoint) -> RowState | None:
+    row = runtime.sync.row(item.endpoint_id)
+    return row.state if row is not None else None
+
+
+def _endpoint_view(runtime: Runtime, item: Endpoint, state: RowState | None) -> dict[str, Any]:
+    policy = runtime.sync.policy_of(item.endpoint_id)
+    return views.endpoint(item, policy, runtime.sync.engine.revision, state)
 
 
 async def list_endpoints(request: web.Request) -> web.Response:
     """Every endpoint, by id."""
     runtime = request.app[RUNTIME]
-    return web.json_response([_endpoint_view(runtime, item) for item in runtime.endpoints.endpoints()])
+    states = {row.key: row.state for row in runtime.sync.table.rows()}
+    return web.json_response(
+        [_endpoint_view(runtime, e, states.get(e.endpoint_id)) for e in runtime.endpoints.endpoints()]
+    )
 
 
 def _find(request: web.Request) -> Endpoint:
@@ -121,7 +130,8 @@ def _find(request: web.Request) -> Endpoint:
 
 async def get_endpoint(request: web.Request) -> web.Response:
     """One endpoint."""
-    return web.json_response(_endpoint_view(request.app[RUNTIME], _find(request)))
+    runtime, item = request.app[RUNTIME], _find(request)
+    return web.json_response(_endpoint_view(runtime, item, _row_state(runtime, item)))
 
 
 async def put_endpoint(request: web.Request) -> web.Response:
@@ -129,7 +139,7 @@ async def put_endpoint(request: web.Request) -> web.Response:
     runtime = request.app[RUNTIME]
     wish = parse_request(await _json(request), runtime.config.cluster_name)
     added = await _unbroken(runtime.endpoints.add(wish), "add endpoint")
-    return web.json_response(_endpoint_view(runtime, added), status=201)
+    return web.json_response(_endpoint_view(runtime, added, _row_state(runtime, added)), status=201)
 
 
 async def delete_endpoint(request: web.Request) -> web.Response:
@@ -147,8 +157,7 @@ async def endpoint_log(request: web.Request) -> web.Response:
 async def endpoint_health(request: web.Request) -> web.Response:
     """How an endpoint is."""
     item = _find(request)
-    row = request.app[RUNTIME].sync.row(item.endpoint_id)
-    return web.json_response(views.health(item, row.state if row is not None else None))
+    return web.json_response(views.health(item, _row_state(request.app[RUNTIME], item)))
 
 
 # --- identities and addresses

@@ -140,4 +140,3 @@ def remove_strangers(datapath: NodeDatapath, known: dict[int, str]) -> int:
     if found:
         logger.warning("endpoints without a state file removed", extra={"count": found})
     return found
-

@@ -1,4 +1,4 @@
-"""An agent without a kernel: the real parts wired by `Daemon.wire` over fakes of the datapath, and a file store.
+"""An agent without a kernel: the real parts wired by `Daemon.wire` over fakes of the datapath.
 
 For tests of the parts together. The fakes are those that live beside their protocols.
 """
@@ -108,9 +108,9 @@ class Agent:
         return dict(self.node.maps.maps[endpoint_id].entries)
 
 
-def config_for(folder: Path, *argv: str) -> AgentConfig:
+def config_for(folder: Path, *argv: str, pod_cidr: str = "10.1.0.0/28") -> AgentConfig:
     """A configuration whose files are all below `folder`."""
-    least = ["--node-name=one", "--node-ipv4=127.0.0.1", "--pod-cidr=10.1.0.0/28"]
+    least = ["--node-name=one", "--node-ipv4=127.0.0.1", f"--pod-cidr={pod_cidr}"]
     places = [f"--run-dir={folder}/run", f"--state-dir={folder}/state", f"--bpf-root={folder}/bpf"]
     return load([*least, *places, *argv], {})
 
