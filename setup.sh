@@ -22,13 +22,13 @@ run_packages=(
   iputils-ping      # ping, in the demo
   nftables          # masquerade of traffic to the world
   etcd-server       # shared state of several nodes
+  prometheus        # scrapes the demo; promtool checks metrics and rules
   curl              # the demo's clients
   bind9-dnsutils    # dig, the demo's DNS look-ups
   dnsmasq-base      # the DNS server of the demo application
   util-linux        # nsenter and unshare run the demo's processes in their pods
 )
 test_packages=(
-  prometheus        # promtool checks the metrics
   iperf3            # TCP streams of the benchmarks
   sockperf          # TCP request and response of the benchmarks
   procps            # ps, pgrep

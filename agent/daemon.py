@@ -69,6 +69,7 @@ SYNC_TIMEOUT_S = 5.0
 SYNC_POLL_S = 0.25
 ENOUGH_FAILURES = 3
 CT_GC_INTERVAL_S = 60.0
+ENDPOINT_GC_INTERVAL_S = 30.0
 
 
 class IpcachePrefixes:
@@ -171,8 +172,13 @@ class Daemon:
             task = spawn(work, name)
             stack.push_async_callback(_cancel, task)
         await _enter(stack, runtime.policies)
+
+        async def sweep() -> None:
+            await restore.sweep_vanished(runtime.endpoints)
+
         runtime.controllers += [
-            Controller("conntrack-gc", CT_GC_INTERVAL_S, lambda: self._collect(runtime), self.clock)
+            Controller("conntrack-gc", CT_GC_INTERVAL_S, lambda: self.collect_conntrack(runtime), self.clock),
+            Controller("endpoint-gc", ENDPOINT_GC_INTERVAL_S, sweep, self.clock),
         ]
         for controller in runtime.controllers:
             await _enter(stack, controller)
@@ -183,7 +189,7 @@ class Daemon:
         runtime.identities.refresh()
         await runtime.sync.set_store_synced()
 
-    async def _collect(self, runtime: Runtime) -> None:
+    async def collect_conntrack(self, runtime: Runtime) -> None:
         """Remove connections whose time is over."""
         began_ns = self.clock.monotonic_ns()
         now_s = began_ns // 10**9
@@ -288,6 +294,7 @@ class Daemon:
         ipcache.listen(names.address_changed)
         endpoints.listeners += [names.endpoint_changed]
         endpoints.stage_observers += [self.metrics.observe_stage]
+        endpoints.listeners += [self.metrics.endpoint_changed]
         names.node_devices()
 
         def regenerated(endpoint_id: int, error: str) -> None:

@@ -15,7 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from agent.endpoint.model import EndpointState
+from agent.endpoint.manager import EndpointChange
+from agent.endpoint.model import Endpoint, EndpointState
 from agent.ingestlink import IngestStats
 from agent.runtime import Runtime
 from agent.supervisor import ChildState
@@ -99,9 +100,10 @@ class Metrics:
         """A stage of an endpoint's add is over."""
         self._stages.labels(stage, "success").observe(seconds)
 
-    def observe_add(self, seconds: float) -> None:
-        """An endpoint's add is over."""
-        self._stages.labels(_SUMMED, "success").observe(seconds)
+    def endpoint_changed(self, endpoint: Endpoint, change: EndpointChange) -> None:
+        """An endpoint came or went: observe how long the whole add took."""
+        if change is EndpointChange.CREATED:
+            self._stages.labels(_SUMMED, "success").observe(sum(endpoint.stages_s.values()))
 
     def observe_gc(self, seconds: float, *, ok: bool) -> None:
         """A collection of old connections is over."""

@@ -74,6 +74,8 @@ class PolicySet:
         self._in_force: dict[PolicyName, Policy] = {}
         self._conflicts: list[str] = []
         self._bad_state: list[str] = []
+        self._warned: list[str] = []
+        self._warned_at = (0, 0)
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self.scans = 0
@@ -147,9 +149,16 @@ class PolicySet:
         return found
 
     def warnings(self) -> list[str]:
-        """Say what is probably not meant, e.g. selectors that select nothing. O(policies x identities)."""
-        found = [warning for file in self.files() for warning in file.warnings]
-        return found + [str(problem) for problem in self._sync.engine.warnings()]
+        """Say what is probably not meant, e.g. selectors that select nothing.
+
+        O(policies x identities) where either changed since the last call.
+        """
+        engine = self._sync.engine
+        version = (engine.revision, len(engine.selectors.identities))
+        if self._warned_at != version:
+            self._warned = [str(problem) for problem in engine.warnings()]
+            self._warned_at = version
+        return [warning for file in self.files() for warning in file.warnings] + self._warned
 
     # --- inside
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "list": "nodes and namespaces the flow server knows",
     "watch": "peers as a node announces them",
     "relay": "merge the flows of all nodes over mutual TLS",
+    "ui": "the service map in a browser",
     "certs": "CA and certificates: init, issue, renew, show",
     "version": "version of this command and of the agent",
 }

@@ -15,13 +15,26 @@ from pathlib import Path
 
 import yaml
 
-from lab import network
+from lab import forward, network
 from lab.demoapp import DNS_POD, App, apps, dnsmasq_argv
+from lab.observers import (
+    AGENT_METRICS_PORT,
+    Observer,
+    agent_keys,
+    doors,
+    listening,
+    make_certificates,
+    observers,
+    prometheus_config,
+)
 from lab.process import palomar, start, wait_until, with_resolver
 from lab.spec import CLUSTER_CIDR, ETCD_PORT, LabSpec, NodeSpec, PodSpec
+from palomar.certdir import CertDirectory
+from palomar.certs import Role, utc
 from palomar.clock import Clock, SystemClock
 from palomar.errors import InvalidInputError, PermanentError
 from palomar.proc import run
+from palomar.tls import TlsFiles
 from palomar.unixhttp import AgentUnreachableError, ApiError, UnixHttpClient
 
 START_TIMEOUT_S = 40.0
@@ -56,6 +69,8 @@ class LabCluster:
         self.clock = clock or SystemClock()
         self.say = say
         self.pods: dict[str, Pod] = {}
+        self.doors: dict[str, str] = {}
+        """Addresses on this machine's loopback of relay, ui, prometheus and otlp."""
 
     @classmethod
     def load(cls, name: str) -> "LabCluster":
@@ -65,6 +80,7 @@ class LabCluster:
             raise InvalidInputError(f"no lab {name!r} is up: start it with `palomar lab up --name {name}`")
         state = json.loads(path.read_text())
         lab = cls(LabSpec.build(name, state["nodes"]))
+        lab.doors = state["doors"]
         for entry in state["pods"]:
             spec = PodSpec(
                 entry["name"], entry["namespace"], entry["node"], tuple(entry["labels"]), entry["workload"]
@@ -72,26 +88,30 @@ class LabCluster:
             lab.pods[f"{spec.namespace}/{spec.name}"] = Pod(spec, IPv4Address(entry["address"]), entry["id"])
         return lab
 
-    def up(self, *, demo: bool = True, options: dict[str, object] | None = None) -> None:
+    def up(
+        self, *, demo: bool = True, observed: bool | None = None, options: dict[str, object] | None = None
+    ) -> None:
         """Bring everything up; on any failure take it down again and raise.
 
-        `options` are agent configuration keys that override the lab's own.
+        `demo`: with the demo application. `observed`: with relay, UI, Prometheus and OTLP receiver (as
+        `demo` where not said). `options` are agent configuration keys that override the lab's own.
         """
         spec = self.spec
         if spec.directory.exists() or network.namespaces(spec.name) or spec.bpf_root.exists():
             raise LabExistsError(f"lab {spec.name} is up already: `palomar lab down --name {spec.name}`")
         try:
-            self._up(demo, options or {})
+            self._up(demo, demo if observed is None else observed, options or {})
         except BaseException:
             self.down()
             raise
 
-    def _up(self, demo: bool, options: dict[str, object]) -> None:
+    def _up(self, demo: bool, observed: bool, options: dict[str, object]) -> None:
         spec = self.spec
         spec.policy_dir.mkdir(parents=True)
         self._save()
         network.build(spec)
         self.say(f"underlay and {len(spec.nodes)} nodes are connected")
+        make_certificates(spec, utc(self.clock.wall_ns()))
         self.start_etcd()
         for node in spec.nodes:
             self.start_agent(node, options)
@@ -104,6 +124,9 @@ class LabCluster:
                 shutil.copy(policy, spec.policy_dir / policy.name)
             self._start_apps(apps(spec.nodes))
             self.say(f"{len(self.pods)} pods run")
+        if observed:
+            self._start_observers()
+            self.say("relay, UI, Prometheus and OTLP receiver run")
 
     def _log(self, name: str) -> Path:
         return self.spec.directory / "logs" / f"{name}.log"
@@ -142,7 +165,8 @@ class LabCluster:
             "etcd-endpoints": [f"http://{self.spec.etcd_address}:{ETCD_PORT}"],
             "policy-dir": str(self.spec.policy_dir),
             "hubble-event-buffer-capacity": 65536,
-            "prometheus-serve-addr": f"{node.address}:9962",
+            "prometheus-serve-addr": f"{node.address}:{AGENT_METRICS_PORT}",
+            **agent_keys(self.spec, node),
             **options,
         }
 
@@ -169,6 +193,32 @@ class LabCluster:
     def api(self, node: NodeSpec) -> UnixHttpClient:
         """Return a client of the agent of `node`."""
         return UnixHttpClient(node.paths.api_socket)
+
+    def _start_observers(self) -> None:
+        spec = self.spec
+        namespace = spec.underlay_namespace
+        (spec.directory / "prometheus.yaml").write_text(prometheus_config(spec))
+        started = observers(spec, self.certificates)
+        for observer in started:
+            start(namespace, observer.argv, self._log(observer.name))
+        probe = network.in_namespace(namespace, ["ss", "-Htln"])
+        for observer in started:
+
+            def listens(observer: Observer = observer) -> bool:
+                return listening(run(probe).stdout.splitlines(), observer.port)
+
+            self._wait(observer.name, listens, observer.name)
+        self.doors = forward.start(namespace, doors(spec), self._log("forward"))
+        self._save()
+
+    @property
+    def certificates(self) -> CertDirectory:
+        """The lab's CA and what it issued."""
+        return CertDirectory(self.spec.directory / "certs")
+
+    def client_files(self) -> TlsFiles:
+        """Certificate files of a client of the relay."""
+        return self.certificates.files(Role.CLIENT, "client")
 
     def _start_world(self) -> None:
         argv = [str(Path("/usr/bin/python3")), "-m", "http.server", "80", "--directory", "/var/empty"]
@@ -221,6 +271,12 @@ class LabCluster:
             argv = dnsmasq_argv(services) if app.pod.name == DNS_POD else list(app.argv)
             self.run_in_pod(app.pod, argv)
 
+    def stop_apps(self) -> None:
+        """Kill every process in the pods; the pods and their endpoints stay."""
+        for pod in self.pods.values():
+            for pid in network.processes(pod.spec.netns(self.spec.name)):
+                os.kill(pid, signal.SIGKILL)
+
     def run_in_pod(self, pod: PodSpec, argv: list[str]) -> int:
         """Start `argv` in `pod`, with the lab's DNS where it has one; return the process id."""
         resolv_conf = self.spec.directory / "resolv.conf"
@@ -252,7 +308,7 @@ class LabCluster:
             }
             for pod in self.pods.values()
         ]
-        state = {"name": self.spec.name, "nodes": len(self.spec.nodes), "pods": pods}
+        state = {"name": self.spec.name, "nodes": len(self.spec.nodes), "pods": pods, "doors": self.doors}
         path = self.spec.directory / "lab.json"
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(state, indent=1))

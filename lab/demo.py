@@ -13,7 +13,8 @@ import sys
 from types import FrameType
 
 from lab.cluster import LabCluster
-from lab.process import palomar, python_path
+from lab.observers import client_flags
+from lab.process import child_environment, palomar
 from lab.spec import LabSpec
 from palomar.clock import Clock, SystemClock
 from palomar.errors import InvalidInputError, PalomarError
@@ -37,53 +38,54 @@ def seconds_to_run(text: str | None) -> float | None:
 
 
 class FlowTable:
-    """Every node's `palomar observe --follow`, their lines on one screen."""
+    """The relay's `palomar observe --follow` on this screen, its lines counted by verdict."""
 
     def __init__(self, lab: LabCluster) -> None:
-        """Start one observer a node."""
+        """Start the observer."""
         self.forwarded = 0
         self.dropped = 0
         colour = "always" if sys.stdout.isatty() else "never"
-        self._processes = [
-            subprocess.Popen(
-                [
-                    *palomar("observe", "--follow", "--print-node-name", "--print-policy-names"),
-                    "--color",
-                    colour,
-                    "--server",
-                    f"unix://{node.paths.hubble_socket}",
-                ],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"},
-            )
-            for node in lab.spec.nodes
-        ]
+        argv = palomar("observe", "--follow", "--print-node-name", "--color", colour)
+        self._process = subprocess.Popen(
+            [*argv, *client_flags(lab.doors["relay"], lab.client_files())],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=child_environment(),
+        )
 
     def show_for(self, seconds: float | None, clock: Clock) -> None:
         """Print lines as they come until `seconds` have passed (None: until interrupted)."""
-        streams = [process.stdout for process in self._processes if process.stdout is not None]
+        stream = self._process.stdout
+        assert stream is not None
         deadline_ns = None if seconds is None else clock.monotonic_ns() + int(seconds * 1e9)
-        while streams and (deadline_ns is None or clock.monotonic_ns() < deadline_ns):
-            ready, _, _ = select.select(streams, [], [], POLL_S)
-            for stream in ready:
-                data = os.read(stream.fileno(), 65536).decode(errors="replace")
-                if not data:
-                    streams.remove(stream)
-                    continue
-                self.forwarded += data.count(" FORWARDED") + data.count(" ALLOWED")
-                self.dropped += data.count(" DROPPED") + data.count(" DENIED")
-                sys.stdout.write(data)
-                sys.stdout.flush()
+        while deadline_ns is None or clock.monotonic_ns() < deadline_ns:
+            ready, _, _ = select.select([stream], [], [], POLL_S)
+            data = os.read(stream.fileno(), 65536).decode(errors="replace") if ready else ""
+            if ready and not data:
+                return
+            self.forwarded += data.count(" FORWARDED") + data.count(" ALLOWED")
+            self.dropped += data.count(" DROPPED") + data.count(" DENIED")
+            sys.stdout.write(data)
+            sys.stdout.flush()
 
     def close(self) -> None:
-        """End the observers."""
-        for process in self._processes:
-            process.terminate()
-        for process in self._processes:
-            process.wait(timeout=10)
-            if process.stdout is not None:
-                process.stdout.close()
+        """End the observer."""
+        self._process.terminate()
+        self._process.wait(timeout=10)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+def sights(lab: LabCluster) -> list[str]:
+    """One line per thing to look at."""
+    doors = lab.doors
+    return [
+        f"service map    http://{doors['ui']}/",
+        f"Prometheus     http://{doors['prometheus']}/",
+        f"OTLP receiver  http://{doors['otlp']}/counts",
+        f"relay          {doors['relay']}, mutual TLS, certificates in {lab.certificates.directory}",
+        f'command line   eval "$(palomar lab env --name {lab.spec.name} --relay)"; palomar observe',
+    ]
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -104,6 +106,7 @@ def main() -> int:
         return 130
     table = FlowTable(lab)
     try:
+        print("\n".join(sights(lab)))
         print("flows of all nodes; Ctrl-C ends the demo and removes everything\n")
         with contextlib.suppress(KeyboardInterrupt):
             table.show_for(seconds, SystemClock())

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from lab import network
 from lab.cluster import LabCluster
+from lab.observers import environment as observers_environment
+from lab.observers import relay_environment
 from lab.process import exec_in
 from lab.spec import ETCD_PORT, LABS_DIR, LabSpec
 from palomar.errors import InvalidInputError, PalomarError
@@ -33,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("target", help="pod (namespace/name), node (node-1), `world` or `underlay`")
     run.add_argument("argv", nargs=argparse.REMAINDER, help="the command")
     env = add("env", "print what a client needs to reach each part, as shell exports")
+    env.add_argument("--relay", action="store_true", help="make clients ask the relay instead of one node")
     env.add_argument("--node", default="node-1", help="whose agent PALOMAR_RUN_DIR names (default: node-1)")
     return top
 
@@ -59,6 +62,8 @@ def environment(lab: LabCluster, node_name: str) -> dict[str, str]:
         "PALOMAR_BPF_ROOT": str(node.paths.bpf_root),
         "PALOMAR_ETCD": f"http://{lab.spec.etcd_address}:{ETCD_PORT}",
     }
+    if lab.doors:
+        values |= observers_environment(lab.doors, lab.client_files())
     for other in lab.spec.nodes:
         suffix = other.name.upper().replace("-", "_")
         values[f"PALOMAR_API_{suffix}"] = str(other.paths.api_socket)
@@ -107,7 +112,12 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "status":
         return _status(lab)
     if options.command == "env":
-        for key, value in environment(lab, options.node).items():
+        values = environment(lab, options.node)
+        if options.relay:
+            if not lab.doors:
+                raise InvalidInputError(f"lab {options.name} has no relay: it was brought up bare")
+            values |= relay_environment(lab.doors, lab.client_files())
+        for key, value in values.items():
             print(f"export {key}={shlex.quote(value)}")
         return 0
     argv = options.argv[1:] if options.argv[:1] == ["--"] else options.argv

@@ -33,11 +33,17 @@ def start(namespace: str, argv: list[str], log: Path, env: Mapping[str, str] | N
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd="/",
-            env={**os.environ, **(env or {}), "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"},
+            env=child_environment(env),
         )
     # The child outlives this command on purpose; Popen would warn about it when collected.
     process.returncode = 0
     return process.pid
+
+
+def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Environment of a lab's processes: ours, without what would name another node's agent."""
+    ours = {key: value for key, value in os.environ.items() if not key.startswith(("PALOMAR_", "HUBBLE_"))}
+    return {**ours, **(extra or {}), "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"}
 
 
 def with_resolver(resolv_conf: Path, argv: list[str]) -> list[str]:

@@ -26,6 +26,8 @@ from palomar.table import RowState
 
 T = TypeVar("T")
 
+CHANGES: web.AppKey[set[asyncio.Task[Any]]] = web.AppKey("changes", set)
+"""Changes under way: the server waits for them before it ends."""
 ENDPOINT_ID = "{id:pod-name:[^/]+/[^/]+|[^/]+}"
 """The slash of a pod's name may come as it is or as %2F."""
 RUNTIME: web.AppKey[Runtime] = web.AppKey("runtime", Runtime)
@@ -138,14 +140,14 @@ async def put_endpoint(request: web.Request) -> web.Response:
     """Add an endpoint; the id in the path is not looked at, the agent chooses."""
     runtime = request.app[RUNTIME]
     wish = parse_request(await _json(request), runtime.config.cluster_name)
-    added = await _unbroken(runtime.endpoints.add(wish), "add endpoint")
+    added = await _unbroken(request, runtime.endpoints.add(wish), "add endpoint")
     return web.json_response(_endpoint_view(runtime, added, _row_state(runtime, added)), status=201)
 
 
 async def delete_endpoint(request: web.Request) -> web.Response:
     """Take an endpoint away."""
     runtime, item = request.app[RUNTIME], _find(request)
-    await _unbroken(runtime.endpoints.delete(item), "delete endpoint")
+    await _unbroken(request, runtime.endpoints.delete(item), "delete endpoint")
     return web.json_response(None)
 
 
@@ -211,7 +213,12 @@ async def cluster_nodes(request: web.Request) -> web.Response:
 def _policy_view(runtime: Runtime) -> dict[str, Any]:
     stored = runtime.sync.engine.repository.policies()
     documents = [json.loads(item.policy.document) for item in stored]
-    return {"revision": runtime.sync.engine.revision, "policy": json.dumps(documents, indent=2)}
+    imported = [{"namespace": name.namespace, "name": name.name} for name in runtime.policies.imported()]
+    return {
+        "revision": runtime.sync.engine.revision,
+        "policy": json.dumps(documents, indent=2),
+        "imported": imported,
+    }
 
 
 async def get_policy(request: web.Request) -> web.Response:
@@ -226,7 +233,7 @@ async def put_policy(request: web.Request) -> web.Response:
         text = (await request.read()).decode()
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"the policy is not UTF-8 text: {error}") from error
-    _, warnings = await _unbroken(runtime.policies.put(text), "import policies")
+    _, warnings = await _unbroken(request, runtime.policies.put(text), "import policies")
     return web.json_response(_policy_view(runtime) | {"warnings": warnings})
 
 
@@ -234,7 +241,7 @@ async def delete_policy(request: web.Request) -> web.Response:
     """Remove the imported policy named by `{"namespace", "name"}`, or those that have all of the labels."""
     runtime = request.app[RUNTIME]
     names = _policy_names(runtime, await _json(request))
-    await _unbroken(runtime.policies.delete(names), "delete policies")
+    await _unbroken(request, runtime.policies.delete(names), "delete policies")
     return web.json_response(_policy_view(runtime))
 
 
@@ -274,9 +281,12 @@ async def get_map(request: web.Request) -> web.Response:
     return web.json_response(await runtime.thread.run(lambda: map_dump(runtime.maps(), name)))
 
 
-async def _unbroken(work: Coroutine[Any, Any, T], name: str) -> T:
+async def _unbroken(request: web.Request, work: Coroutine[Any, Any, T], name: str) -> T:
     """Await `work` as a task of its own: a client that hangs up must not stop it between two steps."""
-    return await asyncio.shield(asyncio.get_running_loop().create_task(work, name=name))
+    task = asyncio.get_running_loop().create_task(work, name=name)
+    request.app[CHANGES].add(task)
+    task.add_done_callback(request.app[CHANGES].discard)
+    return await asyncio.shield(task)
 
 
 async def _json(request: web.Request) -> Any:

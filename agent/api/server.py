@@ -4,6 +4,7 @@ Not the answers (`routes`) and not the metrics (`agent.metrics`). The socket is 
 configured group where that exists. Until the start is over only `/v1/healthz` and `/metrics` answer.
 """
 
+import asyncio
 import contextlib
 import grp
 import logging
@@ -15,7 +16,7 @@ from pathlib import Path
 from aiohttp import web
 
 from agent.api.maps import UnknownMapError
-from agent.api.routes import RUNTIME, IdentityNotFoundError, NoSuchLabelsError, add_routes
+from agent.api.routes import CHANGES, RUNTIME, IdentityNotFoundError, NoSuchLabelsError, add_routes
 from agent.endpoint.errors import EndpointExistsError, EndpointIdsExhaustedError, EndpointNotFoundError
 from agent.ipam import AddressInUseError, PoolExhaustedError
 from agent.metrics import Metrics
@@ -28,6 +29,8 @@ from palomar.errors import InvalidInputError, PalomarError, PermanentError, Tran
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 4 << 20
+STOP_TIMEOUT_S = 5.0
+"""How long answers and changes under way may take when the agent stops."""
 VERSION_HEADER = "X-Palomar-Version"
 ALWAYS = ("/v1/healthz", "/metrics")
 _STATUS: tuple[tuple[type[PalomarError], int], ...] = (
@@ -86,6 +89,7 @@ def make_app(runtime: Runtime, metrics: Metrics) -> web.Application:
 
     app = web.Application(middlewares=[answer], client_max_size=MAX_BODY_BYTES)
     app[RUNTIME] = runtime
+    app[CHANGES] = set()
     add_routes(app)
     app.router.add_get("/metrics", metrics_handler(metrics))
     return app
@@ -166,7 +170,7 @@ class ApiServer:
             ) from error
 
     async def _run(self, app: web.Application) -> web.AppRunner:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=STOP_TIMEOUT_S)
         await runner.setup()
         self._runners.append(runner)
         return runner
@@ -176,6 +180,9 @@ class ApiServer:
         for runner in self._runners:
             await runner.cleanup()
         self._runners = []
+        changes = self._app[CHANGES]
+        if changes:
+            await asyncio.wait(changes, timeout=STOP_TIMEOUT_S)
         self._path.unlink(missing_ok=True)
 
 

@@ -119,6 +119,24 @@ async def regenerate_all(manager: EndpointManager) -> int:
     return failed
 
 
+async def sweep_vanished(manager: EndpointManager) -> int:
+    """Delete endpoints whose namespace, and with it their device, went away; return how many."""
+    settled = (EndpointState.READY, EndpointState.NOT_READY)
+    found = 0
+    for endpoint in manager.endpoints():
+        if endpoint.state not in settled:
+            continue
+        name = endpoint.record.host_ifname
+        if await manager.parts.thread.run(manager.parts.datapath.device_of, name) is None:
+            logger.warning(
+                "endpoint vanished",
+                extra={"endpoint_id": endpoint.endpoint_id, "netns": endpoint.record.netns},
+            )
+            await manager.delete(endpoint)
+            found += 1
+    return found
+
+
 def remove_strangers(datapath: NodeDatapath, known: dict[int, str]) -> int:
     """Take away endpoints in the kernel that no state file knows: an add was killed midway. Blocks.
 

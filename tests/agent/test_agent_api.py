@@ -120,6 +120,7 @@ async def test_policies_are_imported_shown_and_deleted(api: Api) -> None:
     assert any("a peer selects nothing" in warning for warning in answer["warnings"])
     shown = await api.call("GET", "/policy")
     (document,) = json.loads(shown["policy"])
+    assert shown["imported"] == [{"namespace": "demo", "name": "allow-web"}], "what a command may delete"
     assert document["metadata"] == {"name": "allow-web", "namespace": "demo"}
     endpoint = await api.call("GET", "/endpoint/1")
     assert endpoint["status"]["policy"]["realized"]["policy-enabled"] == "ingress"

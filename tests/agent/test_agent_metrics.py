@@ -82,6 +82,7 @@ async def test_promtool_finds_nothing_wrong(agent: Agent) -> None:
         ('cilium_forward_bytes_total{direction="EGRESS"}', 700),
         ('cilium_bpf_map_capacity{map_group="ipcache"}', 512000),
         ('cilium_endpoint_regeneration_time_stats_seconds_count{scope="load",status="success"}', 1),
+        ('cilium_endpoint_regeneration_time_stats_seconds_count{scope="total",status="success"}', 1),
         (
             'hubble_flows_processed_total{protocol="TCP",subtype="to-endpoint",type="Trace",verdict="FORWARDED"}',
             80,

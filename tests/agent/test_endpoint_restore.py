@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import cast
 
 from agent.endpoint.model import EndpointState
-from agent.endpoint.restore import regenerate_all, remove_strangers, take_over
+from agent.endpoint.restore import regenerate_all, remove_strangers, sweep_vanished, take_over
 from agent.policymaps import FakePolicyMaps
 from datapath.abi import EndpointInfo, EndpointKey
 from datapath.endpoint import EndpointSpec
@@ -99,6 +99,18 @@ async def test_endpoints_whose_device_or_namespace_vanished_are_cleaned_up(tmp_p
         report = await take_over(agent.runtime.endpoints)
         assert report.vanished == 1, "the device is there, the namespace's name is not"
         assert not node.devices
+
+
+async def test_an_endpoint_whose_namespace_goes_while_the_agent_runs_is_swept(tmp_path: Path) -> None:
+    async with running(config_for(tmp_path)) as agent:
+        manager = agent.runtime.endpoints
+        for name in ("web", "client"):
+            await manager.add(request(name))
+        assert await sweep_vanished(manager) == 0
+        agent.node.destroy_namespace("/run/netns/web")
+        assert await sweep_vanished(manager) == 1
+        assert [item.record.container_name for item in manager.endpoints()] == ["client"]
+        assert len(agent.runtime.ipam.allocations) == 1
 
 
 async def test_a_damaged_state_file_costs_only_its_endpoint(tmp_path: Path) -> None:
