@@ -106,6 +106,8 @@ def _import(api: AgentApi, args: argparse.Namespace) -> int:
             raise PermanentError(f"{file}: {error}") from error
         if args.print:
             print(text.rstrip("\n"))
+        for warning in answer.get("warnings", []) if isinstance(answer, dict) else []:
+            print(f"{file}: warning: {warning}", file=sys.stderr)
         revision = answer.get("revision") if isinstance(answer, dict) else revision
     print(f"Revision: {revision}")
     return 0
@@ -125,12 +127,9 @@ def _delete(api: AgentApi, args: argparse.Namespace) -> int:
 def _named_policies(api: AgentApi, args: argparse.Namespace) -> list[dict[str, str]]:
     if not args.all:
         return [_body(name, args.namespace) for name in args.names]
-    bodies = []
-    for rule in rules_of(api.get("/policy")):
-        metadata = (rule.get("metadata") or {}) if isinstance(rule, dict) else {}
-        if metadata.get("name"):
-            bodies.append({"namespace": metadata.get("namespace") or "", "name": metadata["name"]})
-    return bodies
+    # Policies of the agent's policy directory are removed there, not by a command.
+    listed = api.get("/policy").get("imported", [])
+    return [{"namespace": entry["namespace"], "name": entry["name"]} for entry in listed]
 
 
 def _body(name: str, namespace: str) -> dict[str, str]:

@@ -41,7 +41,14 @@ def agent(tmp_path):
         ("GET", "/v1/identity"): (200, IDENTITIES),
         ("GET", "/v1/identity/48291"): (200, IDENTITIES[0]),
         ("GET", "/v1/identity/1"): (200, IDENTITIES[1]),
-        ("GET", "/v1/policy"): (200, {"revision": 5, "policy": json.dumps(RULES)}),
+        ("GET", "/v1/policy"): (
+            200,
+            {
+                "revision": 5,
+                "policy": json.dumps(RULES),
+                "imported": [{"namespace": "demo", "name": "deny-x"}],
+            },
+        ),
     }
     with serving(server, tmp_path / "palomar.sock"):
         yield server
@@ -164,6 +171,9 @@ def test_policy_import_sends_the_file_as_it_is(agent, palomar, tmp_path):
     file.write_text("kind: CiliumNetworkPolicy\n")
     assert palomar("policy", "import", str(file))[:2] == (0, "Revision: 6\n")
     assert agent.requests[-1] == ("PUT", "/v1/policy", "kind: CiliumNetworkPolicy\n")
+    warning = "demo/x: spec.endpointSelector selects no endpoint"
+    agent.answers["PUT", "/v1/policy"] = (200, {"revision": 6, "policy": "[]", "warnings": [warning]})
+    assert palomar("policy", "import", str(file))[2] == f"{file}: warning: {warning}\n"
     agent.answers["PUT", "/v1/policy"] = (400, "spec.ingress[0].fromCIDR[0]: not a CIDR")
     status, _, err = palomar("policy", "import", str(file))
     assert (status, err) == (1, f"palomar: {file}: spec.ingress[0].fromCIDR[0]: not a CIDR\n")
@@ -177,7 +187,7 @@ def test_policy_delete_by_name_and_all(agent, palomar):
     assert bodies == [{"namespace": "demo", "name": "allow-web"}, {"namespace": "ns", "name": "other"}]
     palomar("policy", "delete", "--all")
     bodies = [json.loads(body) for method, _, body in agent.requests if method == "DELETE"][2:]
-    assert bodies == [{"namespace": "demo", "name": "allow-web"}, {"namespace": "demo", "name": "deny-x"}]
+    assert bodies == [{"namespace": "demo", "name": "deny-x"}]  # not what a policy directory holds
     assert palomar("policy", "delete")[0] == 2
     assert palomar("policy", "delete", "x", "--all")[0] == 2
 
