@@ -5,10 +5,27 @@
  * MAC of the host side of its veth.
  */
 
-#include <linux/if_arp.h>
 #include "lib/common.h"
 #include "lib/drop.h"
 #include "lib/eth.h"
+
+/*
+ * RFC 826. Our own, like struct icmphdr in lib/ipv4.h: the kernel's linux/if_arp.h and linux/icmp.h include
+ * the C library, which a BPF target has not.
+ */
+enum {
+	ARPHRD_ETHER = 1,
+	ARPOP_REQUEST = 1,
+	ARPOP_REPLY = 2,
+};
+
+struct arphdr {
+	__be16 ar_hrd;
+	__be16 ar_pro;
+	__u8 ar_hln;
+	__u8 ar_pln;
+	__be16 ar_op;
+};
 
 struct arp_ipv4 {
 	struct arphdr header;

@@ -5,13 +5,29 @@
  * Options are skipped over. Later fragments have no ports and are dropped; first ones pass.
  */
 
-#include <linux/icmp.h>
 #include <linux/ip.h>
 #include <linux/tcp.h>
 #include <linux/udp.h>
 #include "lib/common.h"
 #include "lib/drop.h"
 #include "lib/eth.h"
+
+/* RFC 792; see lib/arp.h for why it is our own. */
+enum {
+	ICMP_ECHOREPLY = 0,
+	ICMP_DEST_UNREACH = 3,
+	ICMP_ECHO = 8,
+	ICMP_TIME_EXCEEDED = 11,
+	ICMP_PARAMETERPROB = 12,
+};
+
+struct icmphdr {
+	__u8 type;
+	__u8 code;
+	__sum16 checksum;
+	__be16 id;
+	__be16 sequence;
+};
 
 #define IPV4_OFFSET_MASK 0x1FFF
 
@@ -64,11 +80,11 @@ static __always_inline int ipv4_parse_icmp(struct __sk_buff *skb, struct packet 
 	packet->icmp_code = icmp->code;
 	switch (icmp->type) {
 	case ICMP_ECHO:
-		packet->sport = icmp->un.echo.id;
+		packet->sport = icmp->id;
 		packet->ct_may = CT_MAY_OPEN;
 		break;
 	case ICMP_ECHOREPLY:
-		packet->dport = icmp->un.echo.id;
+		packet->dport = icmp->id;
 		packet->ct_may = CT_MAY_REPLY;
 		break;
 	case ICMP_DEST_UNREACH:
