@@ -170,8 +170,23 @@ def _shake_hands(plain: socket.socket, target: Target, tls: TlsOptions) -> None:
         _read(tls.client_cert_file, "--tls-client-cert-file")
         _read(tls.client_key_file, "--tls-client-key-file")
         context.load_cert_chain(tls.client_cert_file, tls.client_key_file)
+    context.set_alpn_protocols(["h2"])
     host = target.address.rpartition(":")[0].strip("[]")
-    context.wrap_socket(plain, server_hostname=tls.server_name or host).close()
+    with context.wrap_socket(plain, server_hostname=tls.server_name or host) as wrapped:
+        # A gRPC server speaks first; one that refuses our certificate closes only now (TLS 1.3).
+        if not wrapped.recv(1):
+            raise ssl.SSLError(0, _refusal(tls))
+
+
+def _refusal(tls: TlsOptions) -> str:
+    """Say whose certificate a server refused, and until when it was good."""
+    if not tls.client_cert_file:
+        return "it wants a client certificate"
+    from palomar.certs import inspect, iso
+
+    info = inspect(_read(tls.client_cert_file, "--tls-client-cert-file"))
+    until = f"valid {iso(info.not_before)} to {iso(info.not_after)}"
+    return f"it refuses the client certificate {tls.client_cert_file} ({info.subject}, {until})"
 
 
 def _cause(error: OSError) -> str:
@@ -182,7 +197,7 @@ def _cause(error: OSError) -> str:
 
 
 def _remedy(target: Target, error: OSError) -> str:
-    if getattr(error, "library", None) == "SSL":
+    if type(error).__module__ == "ssl":
         return "check --tls-ca-cert-files, --tls-client-cert-file and --tls-server-name"
     if target.socket_path is None:
         return "check the address, or leave --server out to ask this node"

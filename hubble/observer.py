@@ -155,6 +155,8 @@ class ObserverService:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except (StoreMissingError, StoreDamagedError) as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+        except grpc.aio.InternalError:
+            logger.debug("the client left while it was being written to")
 
     async def greet(self, context: Context) -> None:
         """Send the version. A client that has it and follows misses nothing from then on."""

@@ -1,6 +1,7 @@
 """Nodes and a relay in this process: real flow servers over real stores, real mutual TLS on loopback."""
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -271,6 +272,12 @@ class Follower:
             for r in self.responses
             if r.WhichOneof("response_types") == "node_status"
         ]
+
+    def forget_flows(self, expected: Counter[tuple[str, int]]) -> None:
+        """Check what has come against `expected`, then drop both."""
+        assert Counter(self.flows()) == expected
+        self.responses.clear()
+        expected.clear()
 
     def cancel(self) -> None:
         self._call.cancel()

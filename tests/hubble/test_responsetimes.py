@@ -1,0 +1,56 @@
+"""Times read from the ends of serialised responses are those that parsing finds."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubble.batches import encode_batch
+from hubble.responsetimes import response_times
+from palomar_pb.flow import flow_pb2
+from palomar_pb.observer import observer_pb2
+from palomar_pb.palomar.v1 import batch_pb2
+
+moments = st.one_of(
+    st.integers(1_500_000_000 * 10**9, 2_500_000_000 * 10**9),
+    st.integers(0, 9_000_000_000 * 10**9),
+    st.integers(1_795_248_001, 1_795_248_100).map(lambda second: second * 10**9),
+)
+
+
+def response(time_ns: int, lost: bool, name: str) -> bytes:
+    made = observer_pb2.GetFlowsResponse(node_name=name)
+    if lost:
+        made.lost_events.num_events_lost = 3
+    else:
+        made.flow.CopyFrom(flow_pb2.Flow(verdict=flow_pb2.DROPPED, Summary="TCP Flags: SYN"))
+    made.time.FromNanoseconds(time_ns)
+    return made.SerializeToString()
+
+
+@given(st.lists(st.tuples(moments, st.booleans(), st.text(max_size=20)), max_size=30))
+def test_every_time_is_found(cases: list[tuple[int, bool, str]]) -> None:
+    """Usual times, odd ones, whole seconds; flows and losses; any node name."""
+    items = [response(*case) for case in cases]
+    assert response_times(items).tolist() == [time_ns for time_ns, _, _ in cases]
+
+
+def test_a_response_without_a_time_has_none() -> None:
+    """0, also among others, and for no bytes at all."""
+    bare = observer_pb2.GetFlowsResponse(node_name="n").SerializeToString()
+    assert response_times([bare, response(5 * 10**9, False, "n"), b""]).tolist() == [0, 5 * 10**9, 0]
+    assert len(response_times([])) == 0
+
+
+def test_a_batch_carries_times_counters_and_clock() -> None:
+    """For those who parse it and for those who pass its bytes on."""
+    items = [response(1_795_248_001 * 10**9 + 7, False, "n"), response(2 * 10**9, True, "n")]
+    raw = encode_batch(items, 10, 2, 99)
+    parsed = batch_pb2.FlowBatch.FromString(raw)
+    assert list(parsed.times_ns) == [1_795_248_001 * 10**9 + 7, 2 * 10**9]
+    assert (parsed.observed, parsed.lost, parsed.clock_ns) == (10, 2, 99)
+    assert parsed.responses[1].lost_events.num_events_lost == 3
+    passed = batch_pb2.FlowBatchBytes.FromString(raw)
+    assert list(passed.responses) == items
+    assert np.frombuffer(passed.times_ns, "<u8").tolist() == list(parsed.times_ns)
+    empty = batch_pb2.FlowBatch.FromString(encode_batch([], 1, 0, 5))
+    assert (list(empty.times_ns), empty.clock_ns) == ([], 5)
