@@ -1,0 +1,1 @@
+"""Hubble's configurable flow metrics with context options, counted per block from the flow store."""
