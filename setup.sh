@@ -10,7 +10,6 @@ purpose=${1:-run}
 run_packages=(
   ca-certificates   # pip reaches the package index over TLS
   clang             # compiles bpf/*.c
-  llvm              # llvm-strip for the BPF objects
   libbpf-dev        # bpf_helpers.h
   linux-libc-dev    # the kernel's user-space headers that bpf/ includes
   make              # runs the Makefile
@@ -32,6 +31,7 @@ test_packages=(
   iperf3            # TCP streams of the benchmarks
   sockperf          # TCP request and response of the benchmarks
   procps            # ps, pgrep
+  chromium          # the browser that looks at the page
 )
 wanted=("${run_packages[@]}")
 [ "$purpose" = test ] && wanted+=("${test_packages[@]}")

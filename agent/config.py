@@ -58,6 +58,15 @@ class AgentConfig:
     hubble_tls_key_file: Path | None
     hubble_tls_client_ca_file: Path | None
     hubble_listen_insecure: str
+    hubble_metrics: str
+    hubble_metrics_server: tuple[str, int] | None
+    hubble_metrics_max_series: int
+    otlp_endpoint: str
+    otlp_protocol: str
+    otlp_headers_file: Path | None
+    otlp_ca_file: Path | None
+    otlp_cert_file: Path | None
+    otlp_key_file: Path | None
     prometheus_serve_addr: tuple[str, int] | None
     labels: tuple[str, ...]
     node_labels: tuple[tuple[str, str], ...]
@@ -141,6 +150,17 @@ KEYS = (
         "",
         "plain-text-on-loopback: no TLS, on a loopback address only",
     ),
+    Key("hubble-metrics", read.text, "", "flow metrics: name:option=value;... name ... (empty: none)"),
+    Key("hubble-metrics-server", read.listen_address, "127.0.0.1:9965", "host:port that serves them"),
+    Key("hubble-metrics-max-series", read.number(1, 1_000_000), 10_000, "series of one flow metric"),
+    Key(
+        "otlp-endpoint", read.text, "", "collector of flows and flow metrics: http://host:4317 (empty: none)"
+    ),
+    Key("otlp-protocol", read.one_of("grpc", "http"), "grpc", "how the collector is spoken to"),
+    Key("otlp-headers-file", read.optional_path, "", "headers for the collector, `name: value` a line"),
+    Key("otlp-ca-file", read.optional_path, "", "CA of the collector, PEM"),
+    Key("otlp-cert-file", read.optional_path, "", "certificate shown to the collector, PEM"),
+    Key("otlp-key-file", read.optional_path, "", "its private key, PEM"),
     Key("prometheus-serve-addr", read.listen_address, "", "host:port that serves /metrics (empty: off)"),
     Key("labels", read.texts, (), "filters that say which labels make an identity"),
     Key("node-labels", read.label_map, (), "labels of this node: key=value,..."),

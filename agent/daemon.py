@@ -7,10 +7,8 @@ endpoint's policy is resolved again. Stopping leaves the kernel as it is.
 """
 
 import asyncio
-import json
 import logging
 import os
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import PackageNotFoundError
@@ -21,6 +19,7 @@ from typing import Protocol
 
 from agent.agentevents import AgentEventLog
 from agent.api.server import ApiServer
+from agent.children import child_specs
 from agent.cidrfile import read_cidr_numbers, write_cidr_numbers
 from agent.config import AgentConfig
 from agent.controllers import Controller
@@ -48,13 +47,15 @@ from agent.policymaps import PolicyMapWriter
 from agent.policyset import PolicySet
 from agent.policysync import PolicySync
 from agent.runtime import Bootstrap, Runtime
-from agent.supervisor import ChildSpec, Supervisor
+from agent.supervisor import Supervisor
 from cluster.backend import Backend
 from cluster.connect import open_backend
 from cluster.shared import SharedStateConfig
 from datapath.bpffs import RootLock, ensure_mounted
 from datapath.config import DatapathConfig
 from datapath.node import NodeDatapath
+from palomar.certwatch import CHECK_S as CERTIFICATE_CHECK_S
+from palomar.certwatch import CertificateWatch
 from palomar.clock import Clock
 from palomar.identity import NumericIdentity
 from palomar.table import RowState
@@ -176,6 +177,16 @@ class Daemon:
         async def sweep() -> None:
             await restore.sweep_vanished(runtime.endpoints)
 
+        async def look_at_certificates() -> None:
+            runtime.certificates = watch.check()
+
+        certificate, authority = self.config.hubble_tls_cert_file, self.config.hubble_tls_client_ca_file
+        watch = CertificateWatch([path for path in (certificate, authority) if path is not None], self.clock)
+        if certificate is not None:
+            await look_at_certificates()
+            runtime.controllers.append(
+                Controller("certificate-watch", CERTIFICATE_CHECK_S, look_at_certificates, self.clock)
+            )
         runtime.controllers += [
             Controller("conntrack-gc", CT_GC_INTERVAL_S, lambda: self.collect_conntrack(runtime), self.clock),
             Controller("endpoint-gc", ENDPOINT_GC_INTERVAL_S, sweep, self.clock),
@@ -324,57 +335,8 @@ class Daemon:
         )
 
     def _supervisor(self) -> Supervisor:
-        config, paths = self.config, self.config.paths
-        environment = (("PYTHONPATH", python_path(os.environ.get("PYTHONPATH", ""))),)
-        logs = {"log_level": config.log_level.upper(), "log_format": config.log_format}
-        ingest = {
-            "flow_dir": str(paths.flow_dir),
-            "globals_dir": str(paths.globals_dir),
-            "socket": str(paths.ingest_socket),
-            "capacity": config.hubble_event_buffer_capacity,
-            "parent_pid": os.getpid(),
-            **logs,
-        }
-        server = {
-            "run_dir": str(paths.run_dir),
-            "state_dir": str(paths.state_dir),
-            "node_name": config.node_name,
-            "cluster_name": config.cluster_name,
-            "node_labels": [f"{key}={value}" for key, value in config.node_labels],
-            "socket_group": config.socket_group,
-            "parent_pid": os.getpid(),
-            **self._flow_listener(),
-            **logs,
-        }
-        return Supervisor(
-            [
-                ChildSpec(
-                    name, (sys.executable, "-m", module, "--config-json", json.dumps(facts)), environment
-                )
-                for name, module, facts in (
-                    ("ingest", "hubble.ingest", ingest),
-                    ("flow-server", "hubble.server", server),
-                )
-            ],
-            self.clock,
-        )
-
-    def _flow_listener(self) -> dict[str, str]:
-        """What the flow server is told about listening for relays; empty where it does not."""
-        config = self.config
-        if config.hubble_listen_address is None:
-            return {}
-        host, port = config.hubble_listen_address
-        files = {
-            "tls_cert_file": config.hubble_tls_cert_file,
-            "tls_key_file": config.hubble_tls_key_file,
-            "tls_ca_file": config.hubble_tls_client_ca_file,
-        }
-        return {
-            "listen_address": f"{host}:{port}",
-            "listen_insecure": config.hubble_listen_insecure,
-            **{key: str(path) for key, path in files.items() if path is not None},
-        }
+        path = python_path(os.environ.get("PYTHONPATH", ""))
+        return Supervisor(child_specs(self.config, os.getpid(), path), self.clock)
 
     def _announce_peers(self, nodes: NodeDiscovery) -> None:
         """Keep the file from which the flow server announces the nodes to relays."""

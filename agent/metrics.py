@@ -296,6 +296,14 @@ class _Collector(Collector):
             for state in RowState:
                 rows.add_metric([table.name, state.value], states.count(state))
         yield rows
+        expiry = GaugeMetricFamily(
+            "palomar_certificate_expiry_seconds",
+            "Time until a certificate ends; negative afterwards.",
+            labels=["file"],
+        )
+        for certificate in runtime.certificates:
+            expiry.add_metric([certificate.file], certificate.seconds_left)
+        yield expiry
 
     def _events(self) -> Iterator[Metric]:
         stats = self._runtime.link.stats

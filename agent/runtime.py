@@ -22,6 +22,7 @@ from agent.policysync import PolicySync
 from agent.supervisor import ChildStatus
 from cluster.backend import Backend
 from datapath.maps import DatapathMaps, GcCount
+from palomar.certwatch import Expiry
 from palomar.clock import Clock
 
 
@@ -76,3 +77,5 @@ class Runtime:
     restored: RestoreReport = field(default_factory=RestoreReport)
     controllers: list[Controller] = field(default_factory=list)
     conntrack_gc: ConntrackGc = field(default_factory=ConntrackGc)
+    certificates: list[Expiry] = field(default_factory=list)
+    """Of the flow server; empty where it does not listen."""

@@ -3,6 +3,7 @@
 Pure but for asking the parts how they are. Input: `Runtime`; output: JSON values for `GET /v1/healthz`.
 """
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -68,6 +69,11 @@ def agent_problems(runtime: Runtime) -> list[str]:
         if errors:
             found.append(f"{len(errors)} rows of {table.name} are not in the kernel: {errors[0].error}")
     found += runtime.policies.errors()
+    found += [
+        f"certificate {certificate.file}: {certificate.problem}: renew it with `palomar certs renew`"
+        for certificate in runtime.certificates
+        if certificate.problem
+    ]
     return found
 
 
@@ -208,6 +214,7 @@ def _own(runtime: Runtime) -> dict[str, Any]:
             "vanished": runtime.restored.vanished,
             "failed": runtime.restored.failed,
         },
+        "certificates": [asdict(certificate) for certificate in runtime.certificates],
         "observed": {
             "emitted": stats.emitted,
             "stored": stats.stored,

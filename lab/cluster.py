@@ -69,6 +69,8 @@ class LabCluster:
         self.clock = clock or SystemClock()
         self.say = say
         self.pods: dict[str, Pod] = {}
+        self.observed = True
+        """With relay, UI, Prometheus and OTLP receiver."""
         self.doors: dict[str, str] = {}
         """Addresses on this machine's loopback of relay, ui, prometheus and otlp."""
 
@@ -100,12 +102,13 @@ class LabCluster:
         if spec.directory.exists() or network.namespaces(spec.name) or spec.bpf_root.exists():
             raise LabExistsError(f"lab {spec.name} is up already: `palomar lab down --name {spec.name}`")
         try:
-            self._up(demo, demo if observed is None else observed, options or {})
+            self.observed = demo if observed is None else observed
+            self._up(demo, options or {})
         except BaseException:
             self.down()
             raise
 
-    def _up(self, demo: bool, observed: bool, options: dict[str, object]) -> None:
+    def _up(self, demo: bool, options: dict[str, object]) -> None:
         spec = self.spec
         spec.policy_dir.mkdir(parents=True)
         self._save()
@@ -124,7 +127,7 @@ class LabCluster:
                 shutil.copy(policy, spec.policy_dir / policy.name)
             self._start_apps(apps(spec.nodes))
             self.say(f"{len(self.pods)} pods run")
-        if observed:
+        if self.observed:
             self._start_observers()
             self.say("relay, UI, Prometheus and OTLP receiver run")
 
@@ -166,7 +169,7 @@ class LabCluster:
             "policy-dir": str(self.spec.policy_dir),
             "hubble-event-buffer-capacity": 65536,
             "prometheus-serve-addr": f"{node.address}:{AGENT_METRICS_PORT}",
-            **agent_keys(self.spec, node),
+            **agent_keys(self.spec, node, telemetry=self.observed),
             **options,
         }
 

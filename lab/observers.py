@@ -28,6 +28,12 @@ OTLP_HTTP_PORT = 4318
 AGENT_METRICS_PORT = 9962
 RELAY_METRICS_PORT = 9966
 TELEMETRY_METRICS_PORT = 9965
+FLOW_METRICS = (
+    "flow:sourceContext=workload|reserved-identity;destinationContext=workload|reserved-identity"
+    " drop:sourceContext=workload|reserved-identity;destinationContext=workload|reserved-identity"
+    " tcp icmp port-distribution policy"
+)
+"""What the lab's nodes count, by workload."""
 RULES = Path(__file__).resolve().parent.parent / "deploy" / "prometheus" / "rules.yaml"
 
 
@@ -53,15 +59,22 @@ def make_certificates(spec: LabSpec, now: datetime) -> CertDirectory:
     return directory
 
 
-def agent_keys(spec: LabSpec, node: NodeSpec) -> dict[str, object]:
-    """Configuration keys by which the agent of `node` serves relays, metrics and OTLP."""
+def agent_keys(spec: LabSpec, node: NodeSpec, *, telemetry: bool) -> dict[str, object]:
+    """Keys by which the agent of `node` serves relays and, with `telemetry`, flow metrics and OTLP."""
     files = CertDirectory(spec.directory / "certs").files(Role.AGENT, node.name)
-    return {
+    keys: dict[str, object] = {
         "hubble-listen-address": f"{node.address}:{HUBBLE_PORT}",
         "hubble-tls-cert-file": str(files.cert),
         "hubble-tls-key-file": str(files.key),
         "hubble-tls-client-ca-file": str(files.ca),
     }
+    if telemetry:
+        keys |= {
+            "hubble-metrics": FLOW_METRICS,
+            "hubble-metrics-server": f"{node.address}:{TELEMETRY_METRICS_PORT}",
+            "otlp-endpoint": f"http://{spec.etcd_address}:{OTLP_GRPC_PORT}",
+        }
+    return keys
 
 
 def prometheus_config(spec: LabSpec) -> str:
@@ -74,6 +87,7 @@ def prometheus_config(spec: LabSpec) -> str:
         "global": {"scrape_interval": "2s"},
         "scrape_configs": [
             job("palomar-agent", [f"{node.address}:{AGENT_METRICS_PORT}" for node in spec.nodes]),
+            job("palomar-flows", [f"{node.address}:{TELEMETRY_METRICS_PORT}" for node in spec.nodes]),
             job("palomar-relay", [f"{spec.etcd_address}:{RELAY_METRICS_PORT}"]),
             job("palomar-ui", [f"127.0.0.1:{UI_PORT}"]),
         ],
@@ -88,6 +102,7 @@ def observers(spec: LabSpec, directory: CertDirectory) -> list[Observer]:
     address = str(spec.etcd_address)
     first = spec.nodes[0]
     return [
+        Observer("otlp", _otlp_argv(address, spec.directory / "otlp.jsonl"), OTLP_HTTP_PORT),
         Observer("relay", _relay_argv(spec, first, directory.files(Role.RELAY, "relay")), RELAY_PORT),
         Observer("ui", _ui_argv(address, directory.files(Role.UI, "ui")), UI_PORT),
         Observer(
@@ -144,8 +159,7 @@ def _ui_argv(address: str, files: TlsFiles) -> list[str]:
     return palomar("ui", "--listen", listen, *client_flags(f"{address}:{RELAY_PORT}", files))
 
 
-def otlp_argv(address: str, output: Path) -> list[str]:
-    """Return the OTLP receiver's command line."""
+def _otlp_argv(address: str, output: Path) -> list[str]:
     return [
         sys.executable,
         "-m",

@@ -293,6 +293,16 @@ def _details(status: Json) -> Iterator[tuple[str, list[Sequence[str]]]]:
         ],
     )
     yield (
+        "Certificates",
+        [
+            ("File", "Subject", "Not after", "Problem"),
+            *(
+                tuple(_text(item.get(key)) for key in ("file", "subject", "not_after", "problem"))
+                for item in at(status, "palomar", "certificates") or []
+            ),
+        ],
+    )
+    yield (
         "Tables",
         [
             ("Name", "Rows", "Pending", "Errors"),

@@ -2,7 +2,7 @@
 
 Start-up: `palomar --help`, `palomar observe --help` and `palomar observe` up to its first dial,
 against `python -c pass`; the mark is 0.25 s. Lines: CPU per flow formatted, against protobuf's own
-JSON encoder. `python -m tests.bench.bench_cli` prints the rows.
+JSON encoder. `python -m tests.bench.cli` prints the rows.
 """
 
 import json

@@ -188,3 +188,17 @@ def test_prometheus_counts_what_observe_counts(lab: LabCluster) -> None:
         return bool(counted) and dict(counted) == scraped
 
     assert eventually(agree, 40, 1.0)
+
+
+def test_otlp_receives_what_a_node_stored(lab: LabCluster) -> None:
+    """Once the traffic has stopped the receiver holds as many log records as the node holds flows."""
+    lab.stop_apps()
+    node = lab.spec.node("node-1")  # the one whose telemetry was never killed on the way
+
+    def agree() -> bool:
+        with urllib.request.urlopen(f"http://{lab.doors['otlp']}/counts", timeout=10) as answer:
+            received = json.load(answer)["by_node"].get(node.name, 0)
+        stored = lab.api(node).request("GET", "/v1/healthz")["palomar"]["observed"]["stored"]
+        return 0 < stored == received
+
+    assert eventually(agree, 60, 1.0)
