@@ -117,6 +117,7 @@ class Received:
         self.by_verdict: Counter[str] = Counter()
         """Of log records that are flows."""
         self.by_node: Counter[str] = Counter()
+        """Likewise."""
 
     def take(self, signal_name: str, request: Message) -> None:
         """Count a request and write it down."""
@@ -132,7 +133,7 @@ class Received:
             verdict = entry["attributes"].get("palomar.flow.verdict")
             if verdict is not None:
                 self.by_verdict[verdict] += 1
-            self.by_node[entry["resource"].get("k8s.node.name", "")] += 1
+                self.by_node[entry["resource"].get("k8s.node.name", "")] += 1
         self.keep(entries)
 
     def keep(self, entries: Sequence[dict[str, Any]]) -> None:
