@@ -16,6 +16,7 @@ from cli.context import one_of, output_of, wants_colour
 from cli.flowfile import read_batches
 from cli.flowfilter import FilterLists
 from cli.flowrequest import fields_of, flows_request
+from cli.flowresume import follow
 from cli.flowstream import Batch, Tally, stream
 from cli.format.flows import PolicyNames, Style
 from cli.format.palette import COLOURED, PLAIN
@@ -89,23 +90,35 @@ def _observe_server(
     target = target_of(args)
     remote = target.socket_path is None
     fields = fields_of(args.field_mask, output, remote, args.use_default_field_masks)
+    if wanted.follow and fields and not args.field_mask:
+        fields = (*fields, "uuid")  # a resumed answer is told from what was shown by it
     request = flows_request(wanted, lists, fields)
-    with connect(target, connect_timeout_s(args)) as channel:
-        with _until_interrupted(wanted.follow):
-            with_status = output in TEXT_OUTPUTS and not args.silent_errors
+    timeout_s = connect_timeout_s(args)
+    with_status = output in TEXT_OUTPUTS and not args.silent_errors
+
+    def say(text: str) -> None:
+        if not args.silent_errors:
+            print(text, file=sys.stderr, flush=True)
+
+    if wanted.follow:
+        with _until_interrupted(True):
+            _print(follow(lambda: connect(target, timeout_s), request, say), sink, tally, with_status)
+        return
+    with connect(target, timeout_s) as channel:
+        with _until_interrupted(False):
             _print(stream(channel, request), sink, tally, with_status)
-        if wanted.reaches_back and not wanted.follow:
+        if wanted.reaches_back:
             tally.gone = _gone(channel, call_timeout_s(args))
 
 
 @contextlib.contextmanager
-def _until_interrupted(follow: bool) -> Iterator[None]:
+def _until_interrupted(follows: bool) -> Iterator[None]:
     """Make Ctrl-C and SIGTERM the ordinary end of `--follow`, so that the summary is still written."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
-        if not follow:
+        if not follows:
             raise
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -106,12 +106,19 @@ def from_environment(name: str, environment: Mapping[str, str]) -> str:
     return ""
 
 
+def quiet_grpc() -> None:
+    """Keep grpc's own log off standard error: what it would say of handshakes and cuts we say in words.
+
+    Has an effect only before grpc is first imported. A person's GRPC_VERBOSITY stays.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
 @contextlib.contextmanager
 def connect(target: Target, timeout_s: float) -> "Iterator[grpc.Channel]":
     """Open a channel that is known to work; raise ServerUnreachableError within `timeout_s`."""
     _probe(target, timeout_s)
-    # What grpc would log about a failing handshake the probe has already said, in words.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    quiet_grpc()
     import grpc
 
     options = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]

@@ -45,8 +45,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print events until interrupted; the last line on standard error counts the losses."""
+    from cli.server import connect, quiet_grpc
+
+    quiet_grpc()
     from cli.flowstream import Tally, stream
-    from cli.server import connect
     from palomar_pb.observer import observer_pb2
 
     wanted = [TYPES[name] for name in _types(args.type)]

@@ -11,6 +11,7 @@ from typing import Any
 from cli.context import one_of
 from cli.errors import UsageError
 from cli.observeflags import KINDS, add_observe_flags
+from cli.server import quiet_grpc
 from palomar.errors import PalomarError
 
 
@@ -28,6 +29,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Show what was asked for; 1 where the server failed on the way."""
     one_of("observe", args.kind, KINDS)
+    quiet_grpc()
     try:
         if args.kind == "agent-events":
             from cli.agenteventobserve import observe_agent_events

@@ -5,13 +5,11 @@ Input: the agent's `GET /v1/healthz`. With `--server`, a flow server or relay is
 
 import argparse
 import json
-import os
 from typing import Any
 
 from cli.context import add_output_flag, agent_api, output_of
 from cli.parser import BoolFlag
-from cli.server import from_environment
-from cli.serverflags import add_server_flags, call_timeout_s, connect_timeout_s, target_of
+from cli.serverflags import add_server_flags, call_timeout_s, connect_timeout_s, names_server, target_of
 from palomar.errors import PalomarError
 
 OUTPUTS = ("compact", "dict", "table", "json")
@@ -33,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the report; 1 when something is not well."""
     output = output_of(args)
-    if args.server or from_environment("server", os.environ):
+    if names_server(args):
         return _server_status(args, output)
     from cli.format import status as report
 

@@ -1,0 +1,206 @@
+"""`--follow` goes on after its server was stopped and started again; what cannot be mended ends it."""
+
+import contextlib
+import re
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+
+import grpc
+import pytest
+
+from cli.errors import CallError, ServerUnreachableError
+from cli.flowresume import FIRST_WAIT_S, LONGEST_WAIT_S, OVERLAP_NS, Seen, follow
+from cli.flowstream import Batch
+from cli.selectors import EVERYTHING
+from cli.server import TlsOptions, connect, parse_target
+from palomar_pb.observer import observer_pb2
+from palomar_pb.relay import relay_pb2
+from tests.cli import flowcast
+from tests.cli.flowserver import BatchServer, FlowServer, serving
+
+SECOND = flowcast.SECOND_ZERO
+
+
+class HeldServer(FlowServer):
+    """Holds each follower until its call is cut: a stop is an abrupt one, as of a killed process."""
+
+    def _hold(self, context):
+        cut = threading.Event()
+        if context.add_callback(cut.set):
+            cut.wait(30)
+
+
+def numbered(number, second, uuid=True):
+    """Flow `number`, told from the others by its source port, seen `second` after second zero."""
+    item = flowcast.flow(4, 3)
+    item.l4.TCP.source_port = 1000 + number
+    item.uuid = f"uuid-{number}" if uuid else ""
+    item.time.seconds, item.time.nanos = SECOND + second, 0
+    return observer_pb2.GetFlowsResponse(flow=item, node_name=flowcast.NODE, time=item.time)
+
+
+def ports(batches):
+    return [r.flow.l4.TCP.source_port - 1000 for batch in batches for r in batch.responses]
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_follower_survives_a_restart_without_loss_or_repetition(tmp_path, batched):
+    socket = f"unix:{tmp_path}/hubble.sock"
+    first = HeldServer([numbered(1, 1), numbered(2, 20), numbered(3, 19)])
+    second = HeldServer([numbered(3, 19), numbered(2, 20), numbered(4, 18), numbered(5, 21)])
+    command = [sys.executable, "-m", "cli.main", "--run-dir", str(tmp_path), "observe", "--follow"]
+    process = None
+    try:
+        with serving(first, socket, BatchServer(first) if batched else None):
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            shown = [process.stdout.readline() for _ in range(3)]
+        assert process.stderr.readline().startswith(f"interrupted: unix://{tmp_path}/hubble.sock: ")
+        with serving(second, socket, BatchServer(second) if batched else None):
+            shown += [process.stdout.readline() for _ in range(2)]
+            assert process.stderr.readline().startswith("resumed after ")
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=20)
+    finally:
+        if process is not None:
+            process.kill()
+            process.wait()
+    assert re.findall(r":(100\d) ", "".join(shown)) == ["1001", "1002", "1003", "1004", "1005"]
+    assert (process.returncode, out) == (0, "")
+    assert err.startswith("5 flows, 0 not seen")
+    request = second.requests[-1]
+    assert (request.follow, request.number) == (True, EVERYTHING)
+    assert request.since.ToNanoseconds() == (SECOND + 20) * 10**9 - OVERLAP_NS
+    assert not first.requests[0].HasField("since")
+
+
+def test_a_resumed_question_that_is_refused_ends_the_command(tmp_path):
+    socket = f"unix:{tmp_path}/hubble.sock"
+    target = parse_target(socket, TlsOptions())
+    said = []
+    with contextlib.ExitStack() as servers:
+        servers.enter_context(serving(HeldServer([numbered(1, 1)]), socket))
+        request = observer_pb2.GetFlowsRequest(follow=True)
+        batches = follow(lambda: connect(target, 5.0), request, said.append)
+        assert ports([next(batches)]) == [1]
+        servers.close()
+        refusing = HeldServer()
+        refusing.fail = (grpc.StatusCode.INVALID_ARGUMENT, "bad selector")
+        servers.enter_context(serving(refusing, socket))
+        with pytest.raises(CallError, match="bad selector"):
+            next(batches)
+    assert [text.split()[0] for text in said] == ["interrupted:", "resumed"]
+
+
+@pytest.mark.parametrize(
+    "code", [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INTERNAL]
+)
+def test_a_first_answer_that_is_a_refusal_is_final(tmp_path, code):
+    server = HeldServer()
+    server.fail = (code, "no")
+    target = parse_target(f"unix:{tmp_path}/s", TlsOptions())
+    said = []
+    with serving(server, f"unix:{tmp_path}/s"), pytest.raises(CallError, match=code.name):
+        next(follow(lambda: connect(target, 5.0), observer_pb2.GetFlowsRequest(follow=True), said.append))
+    assert said == []
+
+
+def test_no_server_at_the_very_start_is_an_error_at_once(tmp_path):
+    target = parse_target(f"unix:{tmp_path}/s", TlsOptions())
+    request = observer_pb2.GetFlowsRequest(follow=True)
+    with pytest.raises(ServerUnreachableError):
+        next(follow(lambda: connect(target, 0.2), request, pytest.fail))
+
+
+def test_waits_grow_while_nobody_answers_and_a_refused_certificate_ends_it(tmp_path):
+    """The server is real; after its end the dialling meets what the test says."""
+    socket = f"unix:{tmp_path}/s"
+    target = parse_target(socket, TlsOptions())
+    gone = ServerUnreachableError("x", "gone", "wait")
+    gone.__cause__ = ConnectionRefusedError()
+    torn = ServerUnreachableError("x", "torn", "wait")
+    torn.__cause__ = ssl.SSLEOFError()
+    refused = ServerUnreachableError("x", "certificate not accepted", "check")
+    refused.__cause__ = ssl.SSLCertVerificationError()
+    meets = iter([None, *[gone] * 7, torn, refused])
+    waits, said = [], []
+
+    def dial():
+        error = next(meets)
+        if error is not None:
+            raise error
+        return connect(target, 5.0)
+
+    with serving(HeldServer([numbered(1, 1)]), socket):
+        request = observer_pb2.GetFlowsRequest(follow=True)
+        batches = follow(dial, request, said.append, sleep=waits.append)
+        next(batches)
+    with pytest.raises(ServerUnreachableError, match="certificate"):
+        next(batches)
+    assert waits == [FIRST_WAIT_S * 2**n for n in range(6)] + [LONGEST_WAIT_S] * 3
+    assert len(said) == 1, "a server that is away is said once"
+
+
+def test_a_follower_with_an_end_ends(tmp_path):
+    class Ending(FlowServer):
+        def _hold(self, context):
+            """Everything up to `until` has been sent."""
+
+    socket = f"unix:{tmp_path}/s"
+    request = observer_pb2.GetFlowsRequest(follow=True)
+    request.until.seconds = SECOND
+    with serving(Ending([numbered(1, 1)]), socket):
+        target = parse_target(socket, TlsOptions())
+        assert ports(follow(lambda: connect(target, 5.0), request, pytest.fail)) == [1]
+
+
+def again(seen, *responses):
+    return ports([seen.only_new(Batch(responses))])
+
+
+@pytest.mark.parametrize("uuid", [True, False])
+def test_only_the_overlap_is_left_out_and_only_once(uuid):
+    """Without uuids (a field mask) the whole response is the name."""
+    seen = Seen(observer_pb2.GetFlowsRequest(follow=True), 0)
+    seen.request()
+    one, two, three = (numbered(n, 10 * n, uuid) for n in (1, 2, 3))
+    assert again(seen, one, two, two) == [1, 2, 2], "one connection repeats nothing: nothing is left out"
+    seen.request()
+    assert again(seen, two, three) == [3]
+    assert again(seen, two) == [2]
+    assert again(seen, one) == [1], "older than what was asked for again"
+
+
+def test_losses_are_not_counted_twice_and_node_states_always_pass():
+    loss = observer_pb2.GetFlowsResponse(node_name="n")
+    loss.lost_events.num_events_lost = 3
+    untimed = observer_pb2.GetFlowsResponse()
+    untimed.CopyFrom(loss)
+    loss.time.seconds = SECOND
+    state = observer_pb2.GetFlowsResponse(node_status=relay_pb2.NodeStatusEvent(node_names=["n"]))
+    state.time.seconds = SECOND
+    seen = Seen(observer_pb2.GetFlowsRequest(follow=True), 0)
+    batch = Batch([loss, untimed, state], 7, 3)
+    for expected in ([loss, untimed, state], [untimed, state]):
+        seen.request()
+        new = seen.only_new(batch)
+        assert (list(new.responses), new.observed, new.lost) == (expected, 7, 3)
+
+
+def test_cut_before_the_first_flow():
+    """From now on means from when it was asked; a question about the past is asked again as it was."""
+    now = Seen(observer_pb2.GetFlowsRequest(follow=True), 5 * 10**9)
+    now.request()
+    assert (now.request().since.seconds, now.request().number) == (5, EVERYTHING)
+    past = Seen(observer_pb2.GetFlowsRequest(follow=True, number=20), 5)
+    past.request()
+    assert past.request() == observer_pb2.GetFlowsRequest(follow=True, number=20)
+
+
+def test_what_came_before_the_first_flow_shown_is_not_asked_for():
+    seen = Seen(observer_pb2.GetFlowsRequest(follow=True), 0)
+    seen.request()
+    seen.only_new(Batch([numbered(1, 100), numbered(2, 101)]))
+    assert seen.request().since.seconds == SECOND + 100
