@@ -1,25 +1,38 @@
-"""The curves between cards: where an edge leaves, where it arrives, where its label stands.
+"""The curves between cards: where an edge leaves, which way it goes, where it arrives.
 
-Pure. Input: rectangles of `ui.layout`; output: SVG path data. Ends on the same side of a card are spread
-over its height in the order of where they come from, so that neighbouring labels do not cover each other.
+Pure. Input: rectangles of `ui.layout`; output: SVG path data and points along it for `ui.labels`. Ends on
+the same side of a card are spread over its height in the order of where they come from.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 
 from ui.layout import Rect
 
-END_GAP = 14.0
-"""Between two ends on one side: the height of a label."""
+END_GAP = 17.0
+"""Between two ends on one side: the height of a label and some air."""
 ARROW = 9.0
 """Length of the arrow head; the curve ends before it."""
 CLEARANCE = 11.0
 """How far from cards a passing line stays: half the gap between two rows."""
-LANE_GAP = 6.0
+LANE_GAP = 7.0
 """Between two lines that run beside each other."""
+LANES, FEW_CARDS = 6, 60
+"""Lanes tried above and below each card; two where there are more cards: others' lanes are near enough."""
+STEP = 12.0
+"""Between two points along a line."""
+MOST_STEPS = 48
+"""Points on one part of a line; on longer parts they are further apart."""
 MAX_OBSTACLES = 260
 """Lines go around cards up to this many; more would cost too much for lines nobody can follow."""
+
+
+Point = tuple[float, float]
+Bend = tuple[Point, Point, Point]
+"""Two control points and the end of a cubic curve."""
 
 
 class Side(Enum):
@@ -43,12 +56,8 @@ class Curve:
 
     path: str
     """SVG path data, rounded to whole units: the same place is the same text."""
-    label_x: float
-    label_y: float
-    anchor: str
-    """`end`: the label ends at label_x (arrival on the left side); `start` otherwise."""
-    arrival: int
-    """Number of the end among those on its side of the target, from the top."""
+    points: tuple[Point, ...]
+    """Along the line from source to target, about STEP apart; further where a part is very long."""
 
 
 def curves(wires: Sequence[Wire], cards: Mapping[str, Rect]) -> list[Curve]:
@@ -60,20 +69,16 @@ def curves(wires: Sequence[Wire], cards: Mapping[str, Rect]) -> list[Curve]:
         ends.setdefault((wire.target, arrives), []).append((cards[wire.source].y, index, False))
     leave_y: dict[int, float] = {}
     arrive_y: dict[int, float] = {}
-    arrival: dict[int, int] = {}
     for (key, _), found in ends.items():
         rect = cards[key]
         gap = min(END_GAP, (rect.height - 10) / max(len(found) - 1, 1))
         top = rect.y + rect.height / 2 - gap * (len(found) - 1) / 2
         for place, (_, index, leaving) in enumerate(sorted(found)):
             (leave_y if leaving else arrive_y)[index] = top + gap * place
-            if not leaving:
-                arrival[index] = place
     ways = _Ways(list(cards.values()) if len(cards) <= MAX_OBSTACLES else [])
     return [
         _curve(
             _Ends(sides[index], cards[wire.source], cards[wire.target], leave_y[index], arrive_y[index]),
-            arrival[index],
             ways,
         )
         for index, wire in enumerate(wires)
@@ -97,22 +102,44 @@ class _Ends:
     arrive_y: float
 
 
-def _curve(ends: _Ends, arrival: int, ways: "_Ways") -> Curve:
+def _curve(ends: _Ends, ways: "_Ways") -> Curve:
     leaves, arrives = ends.sides
     x1 = ends.source.right if leaves is Side.RIGHT else ends.source.x
     x2 = (ends.target.x if arrives is Side.LEFT else ends.target.right) + ARROW * arrives.value
     y1, y2 = ends.leave_y, ends.arrive_y
     if leaves is arrives:
         reach = 46 + min(abs(y2 - y1) / 6, 40)
-        path = f"M{x1:.0f} {y1:.0f}{_bend(x1 + reach, y1, x2 + reach, y2, x2)}"
-    else:
-        path = ways.across(x1, y1, x2, y2)
-    anchor = "end" if arrives is Side.LEFT else "start"
-    return Curve(path, round(x2 + 5 * arrives.value), round(y2), anchor, arrival)
+        return _drawn((x1, y1), ((x1 + reach, y1), (x2 + reach, y2), (x2, y2)))
+    return ways.across(x1, y1, x2, y2)
 
 
-def _bend(control1: float, y1: float, control2: float, y2: float, x2: float) -> str:
-    return f"C{control1:.0f} {y1:.0f} {control2:.0f} {y2:.0f} {x2:.0f} {y2:.0f}"
+def _drawn(start: Point, *parts: Bend | Point) -> Curve:
+    """Draw from `start` through curves and, where a part is only a point, straight lines."""
+    path = [f"M{start[0]:.0f} {start[1]:.0f}"]
+    points = [start]
+    for part in parts:
+        begin = points[-1]
+        if isinstance(part[0], tuple) and isinstance(part[1], tuple):
+            bend: Bend = part
+            path.append("C" + " ".join(f"{x:.0f} {y:.0f}" for x, y in bend))
+        else:
+            end: Point = part
+            path.append(f"L{end[0]:.0f} {end[1]:.0f}")
+            bend = (begin, end, end)
+        # The control polygon is never shorter than its curve.
+        length = sum(math.dist(a, b) for a, b in pairwise((begin, *bend)))
+        steps = min(max(math.ceil(length / STEP), 2), MOST_STEPS)
+        points += [_on_bend(begin, bend, step / steps) for step in range(1, steps + 1)]
+    return Curve("".join(path), tuple(points))
+
+
+def _on_bend(begin: Point, bend: Bend, t: float) -> Point:
+    weights = (1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t * t * (1 - t), t**3
+    corners = (begin, *bend)
+    return (
+        sum(weight * corner[0] for weight, corner in zip(weights, corners, strict=True)),
+        sum(weight * corner[1] for weight, corner in zip(weights, corners, strict=True)),
+    )
 
 
 class _Ways:
@@ -120,9 +147,10 @@ class _Ways:
 
     def __init__(self, cards: Sequence[Rect]) -> None:
         self._cards = cards
+        self._tried = LANES if len(cards) <= FEW_CARDS else 2
         self._lanes: list[tuple[float, float, float]] = []
 
-    def across(self, x1: float, y1: float, x2: float, y2: float) -> str:
+    def across(self, x1: float, y1: float, x2: float, y2: float) -> Curve:
         """Draw from one column to another; in a lane of its own where cards are in the way."""
         sign = 1 if x2 > x1 else -1
         left, right = min(x1, x2) + CLEARANCE, max(x1, x2) - CLEARANCE
@@ -130,16 +158,18 @@ class _Ways:
         low, high = min(y1, y2) - CLEARANCE, max(y1, y2) + CLEARANCE
         if not any(rect.y < high and rect.bottom > low for rect in between):
             reach = max(abs(x2 - x1) / 2, 40) * sign
-            return f"M{x1:.0f} {y1:.0f}{_bend(x1 + reach, y1, x2 - reach, y2, x2)}"
+            return _drawn((x1, y1), ((x1 + reach, y1), (x2 - reach, y2), (x2, y2)))
         first = min(rect.x for rect in between) - CLEARANCE
         last = max(rect.right for rect in between) + CLEARANCE
         lane = self._free_lane(y1, y2, between, first, last)
         self._lanes.append((lane, first, last))
         enter, leave = (first, last) if sign > 0 else (last, first)
         half1, half2 = (enter - x1) / 2, (x2 - leave) / 2
-        return (
-            f"M{x1:.0f} {y1:.0f}{_bend(x1 + half1, y1, enter - half1, lane, enter)}"
-            f"L{leave:.0f} {lane:.0f}{_bend(leave + half2, lane, x2 - half2, y2, x2)}"
+        return _drawn(
+            (x1, y1),
+            ((x1 + half1, y1), (enter - half1, lane), (enter, lane)),
+            (leave, lane),
+            ((leave + half2, lane), (x2 - half2, y2), (x2, y2)),
         )
 
     def _free_lane(self, y1: float, y2: float, between: Sequence[Rect], first: float, last: float) -> float:
@@ -147,13 +177,15 @@ class _Ways:
         wanted = (y1 + y2) / 2
         heights = {y1, y2, wanted}
         for rect in between:
-            for shift in (0, LANE_GAP):
-                heights |= {rect.y - CLEARANCE + shift, rect.bottom + CLEARANCE - shift}
-            heights |= {rect.y - CLEARANCE - LANE_GAP * 2, rect.bottom + CLEARANCE + LANE_GAP * 2}
+            for lane in range(self._tried):
+                shift = CLEARANCE + (lane - 1) * LANE_GAP
+                heights |= {rect.y - shift, rect.bottom + shift}
         taken = [y for y, begin, end in self._lanes if begin < last and end > first]
-        free = [y for y in heights if not any(rect.y - 4 < y < rect.bottom + 4 for rect in between)]
-        return min(
-            free,
-            key=lambda y: (any(abs(y - other) < LANE_GAP for other in taken), abs(y - y1) + abs(y - y2), y),
-            default=wanted,
-        )
+        nearest: float | None = None
+        for y in sorted(heights, key=lambda y: (abs(y - y1) + abs(y - y2), y)):
+            if any(rect.y - 4 < y < rect.bottom + 4 for rect in between):
+                continue
+            if not any(abs(y - other) < LANE_GAP for other in taken):
+                return y
+            nearest = y if nearest is None else nearest
+        return wanted if nearest is None else nearest

@@ -8,17 +8,21 @@ there (the first seconds) everything is arranged anew.
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ui.layering import columns, ranks, sequence
 from ui.names import Workload
 
 CARD_WIDTH, CARD_HEIGHT = 142, 50
-ROW_GAP, COLUMN_GAP, SUBCOLUMN_GAP = 24, 128, 28
+ROW_GAP, COLUMN_GAP, SUBCOLUMN_GAP = 24, 144, 28
+"""A column gap holds the longest usual label, `✕ 8080/TCP · 1.5/s`, beside its arrow head."""
+WIDEST_ROW_GAP = 104
 BOX_PADDING, BOX_TITLE = 18, 26
 BOX_GAP_X, BOX_GAP_Y = 122, 24
 ASPECT = 1.9
 """Width to height that the whole map aims at: a wide window's."""
+SPREAD_ASPECT = 2.8
+"""A map wider than this gets more room between its rows, for lines and labels."""
 WIDEST, ALWAYS_WIDE = 3.4, 1_700
 """A map wider than this (in heights; and in units) is folded: boxes stand in calling order, not in ranks."""
 MAX_RANKS = 5
@@ -55,6 +59,8 @@ class Arrangement:
     boxes: Mapping[str, Box]
     """In order from top to bottom within their columns."""
     present: frozenset[Workload]
+    row_gap: float = ROW_GAP
+    """Between cards of a column; kept until everything is arranged anew, so that nobody moves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +116,7 @@ def arrange(workloads: Collection[Workload], calls: Calls, previous: Arrangement
         }
         slots[workload] = Slot(rank, next(index for index in range(len(taken) + 1) if index not in taken))
         ranked[workload] = rank
-    return Arrangement(_without_oldest_absent(slots, present), boxes, present)
+    return Arrangement(_without_oldest_absent(slots, present), boxes, present, previous.row_gap)
 
 
 def _arrange_anew(present: frozenset[Workload], calls: Calls) -> Arrangement:
@@ -133,7 +139,17 @@ def _arrange_anew(present: frozenset[Workload], calls: Calls) -> Arrangement:
     width, height = _extent(ranked_boxes, sizes)
     fits = width <= max(ALWAYS_WIDE, WIDEST * height)
     boxes = ranked_boxes if fits else _pack(order, sizes, rows)
-    return Arrangement(slots, boxes, present)
+    return _spread(Arrangement(slots, boxes, present))
+
+
+def _spread(arrangement: Arrangement) -> Arrangement:
+    """Widen the gaps between rows of a map that is too wide for its height."""
+    width, height = geometry(arrangement).size
+    _, higher = geometry(replace(arrangement, row_gap=ROW_GAP + 1)).size
+    if higher <= height:
+        return arrangement
+    wanted = ROW_GAP + math.floor((width / SPREAD_ASPECT - height) / (higher - height))
+    return replace(arrangement, row_gap=min(max(wanted, ROW_GAP), WIDEST_ROW_GAP))
 
 
 def _rank_boxes(order: list[str], ranked: Mapping[str, int], rows: Mapping[str, int]) -> dict[str, Box]:
@@ -190,10 +206,10 @@ def _without_oldest_absent(slots: dict[Workload, Slot], present: frozenset[Workl
     return slots
 
 
-def _box_size(rows: int, slots: Collection[Slot]) -> tuple[float, float]:
+def _box_size(rows: int, slots: Collection[Slot], row_gap: float = ROW_GAP) -> tuple[float, float]:
     _, width = _rank_offsets(rows, slots)
     height_cards = max((min(slot.index + 1, rows) for slot in slots), default=1)
-    height = BOX_TITLE + 2 * BOX_PADDING + height_cards * (CARD_HEIGHT + ROW_GAP) - ROW_GAP
+    height = BOX_TITLE + 2 * BOX_PADDING + height_cards * (CARD_HEIGHT + row_gap) - row_gap
     return width + 2 * BOX_PADDING, height
 
 
@@ -217,7 +233,9 @@ def geometry(arrangement: Arrangement) -> Geometry:
         members.setdefault(workload.namespace, []).append(workload)
     inhabited = {workload.namespace for workload in arrangement.present}
     sizes = {
-        name: _box_size(box.rows, [arrangement.slots[member] for member in members.get(name, [])])
+        name: _box_size(
+            box.rows, [arrangement.slots[member] for member in members.get(name, [])], arrangement.row_gap
+        )
         for name, box in arrangement.boxes.items()
         if name in inhabited
     }
@@ -249,7 +267,8 @@ def _cards(
         rows = arrangement.boxes[name].rows
         slots = {workload: arrangement.slots[workload] for workload in members[name]}
         offsets, _ = _rank_offsets(rows, slots.values())
-        inner = rect.height - BOX_TITLE - 2 * BOX_PADDING + ROW_GAP
+        pitch = CARD_HEIGHT + arrangement.row_gap
+        inner = rect.height - BOX_TITLE - 2 * BOX_PADDING + arrangement.row_gap
         filled = {
             rank: min(rows, 1 + max(slot.index for slot in slots.values() if slot.rank == rank))
             for rank in offsets
@@ -258,13 +277,13 @@ def _cards(
             if workload not in arrangement.present:
                 continue
             # Shorter columns are centred in their box.
-            free = inner - filled[slot.rank] * (CARD_HEIGHT + ROW_GAP)
+            free = inner - filled[slot.rank] * pitch
             cards[workload] = Rect(
                 rect.x
                 + BOX_PADDING
                 + offsets[slot.rank]
                 + (slot.index // rows) * (CARD_WIDTH + SUBCOLUMN_GAP),
-                rect.y + BOX_TITLE + BOX_PADDING + free / 2 + (slot.index % rows) * (CARD_HEIGHT + ROW_GAP),
+                rect.y + BOX_TITLE + BOX_PADDING + free / 2 + (slot.index % rows) * pitch,
                 CARD_WIDTH,
                 CARD_HEIGHT,
             )

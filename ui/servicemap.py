@@ -14,14 +14,15 @@ from ui import units
 from ui.edgepath import Curve, Wire, curves
 from ui.edgetable import EdgeRecord, Window
 from ui.flowrow import EdgeKey, VerdictClass, drop_reason
-from ui.layout import NOTHING, Arrangement, Geometry, Rect, arrange, geometry
+from ui.labels import Claim, Place, place_labels, text_width
+from ui.layout import BOX_PADDING, NOTHING, Arrangement, Geometry, Rect, arrange, geometry
 from ui.names import Workload, group_title
 
 MAX_DRAWN_EDGES = 1_500
-LABELLED_ARRIVALS = 4
-"""Labels at one side of a card: what its height has room for."""
+LONGEST_RATE = " · 1.2k/s"
+"""Labels keep room for it: their places hold still while rates change."""
 CARD_NAME_CHARS = 16
-BOX_CHAR_WIDTH = 8.0
+BOX_CHAR_WIDTH = 7.7
 
 Payload = dict[str, Any]
 Elements = dict[str, Payload]
@@ -72,12 +73,14 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What the next scene keeps of the last: places, and curves while neither cards nor wires change."""
+    """What the next scene keeps of the last: places; curves and labels while cards and wires are the same."""
 
     arrangement: Arrangement = NOTHING
     placed: Geometry | None = None
     wires: tuple[Wire, ...] = ()
     curves: tuple[Curve, ...] = ()
+    label_widths: tuple[float, ...] = ()
+    labels: tuple[Place, ...] = ()
 
 
 EMPTY = Scene({}, {}, {}, (0, 0), 0, 0, 0, 0, 0)
@@ -126,33 +129,42 @@ def build(
     arrangement = arrange(chosen, calls, memory.arrangement)
     placed = memory.placed if arrangement == memory.arrangement else None
     wires = tuple(Wire(stat.key.source.id, stat.key.destination.id) for stat in drawn)
-    if placed is not None and wires == memory.wires:
+    widths = tuple(text_width(label_room(stat)) for stat in drawn)
+    same = placed is not None and wires == memory.wires
+    placed = placed or geometry(arrangement)
+    if same:
         drawn_curves = memory.curves
     else:
-        placed = placed or geometry(arrangement)
         drawn_curves = tuple(curves(wires, {workload.id: rect for workload, rect in placed.cards.items()}))
-    edges, hidden_labels = _edges(drawn, drawn_curves)
+    if same and widths == memory.label_widths:
+        labels = memory.labels
+    else:
+        labels = _labels(drawn, drawn_curves, widths, placed)
     scene = Scene(
         boxes={name: _box(name, rect) for name, rect in placed.boxes.items()},
         cards=_cards(stats, placed),
-        edges=edges,
+        edges=_edges(drawn, drawn_curves, labels),
         size=placed.size,
         shown_workloads=len(chosen),
         all_workloads=all_workloads,
         shown_edges=len(drawn),
         all_edges=len(stats),
-        hidden_labels=hidden_labels,
+        hidden_labels=sum(not label.fits for label in labels),
     )
-    return scene, Memory(arrangement, placed, wires, drawn_curves)
+    return scene, Memory(arrangement, placed, wires, drawn_curves, widths, labels)
 
 
 def _box(namespace: str, rect: Rect) -> Payload:
     return {
         **_rect(rect),
-        "t": _cut(group_title(namespace), int((rect.width - 30) / BOX_CHAR_WIDTH)),
+        "t": _box_title(namespace, rect),
         "k": "reserved" if namespace.startswith("@") else "namespace",
         "f": group_title(namespace),
     }
+
+
+def _box_title(namespace: str, rect: Rect) -> str:
+    return _cut(group_title(namespace), int((rect.width - 30) / BOX_CHAR_WIDTH))
 
 
 def _cards(stats: Sequence[EdgeStat], placed: Geometry) -> Elements:
@@ -185,30 +197,43 @@ def _traffic(into: float, out: float) -> str:
     return " · ".join(part for part in parts if part) or "quiet"
 
 
-def _edges(drawn: Sequence[EdgeStat], drawn_curves: Sequence[Curve]) -> tuple[Elements, int]:
-    arrivals: dict[tuple[str, str], list[tuple[tuple[bool, float, int], int]]] = {}
-    for index, (stat, curve) in enumerate(zip(drawn, drawn_curves, strict=True)):
-        place = (stat.key.destination.id, curve.anchor)
-        arrivals.setdefault(place, []).append(((stat.dropped > 0, stat.total, 0), index))
-    labelled = {
-        index for found in arrivals.values() for _, index in sorted(found, reverse=True)[:LABELLED_ARRIVALS]
-    }
-    edges: Elements = {}
-    for index, (stat, curve) in enumerate(zip(drawn, drawn_curves, strict=True)):
-        edges[stat.key.id] = {
+def _labels(
+    drawn: Sequence[EdgeStat], drawn_curves: Sequence[Curve], widths: Sequence[float], placed: Geometry
+) -> tuple[Place, ...]:
+    """Place the labels of dropped edges first, then of those with more flows."""
+    order = sorted(
+        range(len(drawn)), key=lambda index: (not drawn[index].dropped, -drawn[index].total, index)
+    )
+    claims = [Claim(widths[index], drawn_curves[index].points) for index in order]
+    found = dict(
+        zip(order, place_labels(claims, [*placed.cards.values(), *_box_titles(placed)]), strict=True)
+    )
+    return tuple(found[index] for index in range(len(drawn)))
+
+
+def _box_titles(placed: Geometry) -> list[Rect]:
+    return [
+        Rect(rect.x + BOX_PADDING, rect.y + 12, len(_box_title(name, rect)) * BOX_CHAR_WIDTH, 18)
+        for name, rect in placed.boxes.items()
+    ]
+
+
+def _edges(drawn: Sequence[EdgeStat], drawn_curves: Sequence[Curve], labels: Sequence[Place]) -> Elements:
+    return {
+        stat.key.id: {
             "a": stat.key.source.id,
             "b": stat.key.destination.id,
             "p": curve.path,
             "t": edge_label(stat),
-            "x": curve.label_x,
-            "y": curve.label_y,
-            "n": curve.anchor,
+            "x": label.x,
+            "y": label.y,
             "k": edge_kind(stat),
             "w": _width(stat.rate),
-            "l": int(index in labelled),
+            "l": int(label.fits),
             "f": _edge_title(stat),
         }
-    return edges, len(drawn) - len(labelled)
+        for stat, curve, label in zip(drawn, drawn_curves, labels, strict=True)
+    }
 
 
 def edge_kind(stat: EdgeStat) -> str:
@@ -222,18 +247,23 @@ def edge_kind(stat: EdgeStat) -> str:
 
 def edge_label(stat: EdgeStat) -> str:
     """`8080/TCP · 12/s`; a dropped edge is marked `✕ 6379/TCP · 3/s`."""
-    text = stat.key.service
-    if stat.dropped:
-        rate = units.rate(stat.dropped_rate)
-        if stat.forwarded and rate:
-            rate = f"{rate} of {units.rate(stat.rate)}"
-        return f"✕ {text}" + (f" · {rate}" if rate else "")
-    rate = units.rate(stat.rate)
-    return f"{text} · {rate}" if rate else text
+    rate = units.rate(stat.dropped_rate if stat.dropped else stat.rate)
+    return _service(stat) + (f" · {rate}" if rate else "")
+
+
+def label_room(stat: EdgeStat) -> int:
+    """Return how many characters the label of this edge may ever have."""
+    return len(_service(stat)) + len(LONGEST_RATE)
+
+
+def _service(stat: EdgeStat) -> str:
+    return f"✕ {stat.key.service}" if stat.dropped else stat.key.service
 
 
 def _edge_title(stat: EdgeStat) -> str:
     lines = [f"{stat.key.source.name} → {stat.key.destination.name}  {stat.key.service}"]
+    if stat.dropped and stat.forwarded and stat.dropped_rate > 0:
+        lines.append(f"{units.rate(stat.dropped_rate)} dropped of {units.rate(stat.rate)}")
     if stat.dropped and stat.record.latest_dropped:
         lines.append(f"dropped: {drop_reason(stat.record.latest_dropped[-1].message) or 'no reason given'}")
     return "\n".join(lines)

@@ -1,14 +1,15 @@
 """Ranks and places: callers left of callees, nothing overlaps, cards stay where they are."""
 
+import math
 import random
 from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ui.edgepath import Wire, curves
+from ui.edgepath import END_GAP, Wire, curves
 from ui.layering import columns, ranks, sequence
-from ui.layout import Rect, arrange, geometry
+from ui.layout import ROW_GAP, WIDEST_ROW_GAP, Rect, arrange, geometry
 from ui.names import Workload
 
 WORLD = Workload("@outside", "world")
@@ -105,8 +106,8 @@ def test_an_empty_map_has_no_size() -> None:
     assert geometry(arrange([], [])).cards == {}
 
 
-def test_edges_that_arrive_together_do_not_share_a_label_place() -> None:
-    """Four callers of one card end at four heights, a label apart."""
+def test_edges_that_arrive_together_end_a_label_apart() -> None:
+    """Three callers of one card end at three heights with room for a label between."""
     cards = {
         "a": Rect(0, 0, 100, 50),
         "b": Rect(0, 100, 100, 50),
@@ -114,9 +115,32 @@ def test_edges_that_arrive_together_do_not_share_a_label_place() -> None:
         "t": Rect(400, 100, 100, 50),
     }
     drawn = curves([Wire("a", "t"), Wire("b", "t"), Wire("c", "t")], cards)
-    heights = sorted(curve.label_y for curve in drawn)
-    assert [b - a for a, b in pairwise(heights)] == [14, 14]
-    assert {curve.anchor for curve in drawn} == {"end"}
+    heights = sorted(curve.points[-1][1] for curve in drawn)
+    assert [b - a for a, b in pairwise(heights)] == [END_GAP, END_GAP]
+
+
+def test_the_points_of_a_line_lead_from_card_to_card() -> None:
+    """They begin at the caller's border and end before the callee's, also on the way around a card."""
+    cards = {"a": Rect(0, 0, 100, 50), "m": Rect(300, 0, 100, 50), "t": Rect(600, 0, 100, 50)}
+    for curve in curves([Wire("a", "m"), Wire("a", "t"), Wire("t", "a"), Wire("m", "m")], cards):
+        assert all(math.dist(a, b) < 40 for a, b in pairwise(curve.points))
+        assert not any(
+            rect.x + 1 < x < rect.right - 1 and rect.y < y < rect.bottom
+            for x, y in curve.points
+            for rect in cards.values()
+        )
+
+
+def test_a_wide_flat_map_gets_room_between_its_rows() -> None:
+    """A chain beside two others is spread; a newcomer does not change the rows of those that stand."""
+    chain = [Workload("shop", f"w{number}") for number in range(5)]
+    side = [Workload("shop", "x"), Workload("shop", "y")]
+    calls = {*pairwise(chain), *((other, chain[1]) for other in side)}
+    first = arrange([*chain, *side], calls)
+    assert ROW_GAP < first.row_gap <= WIDEST_ROW_GAP
+    newcomer = Workload("shop", "z")
+    after = arrange([*chain, *side, newcomer], calls | {(newcomer, chain[1])}, first)
+    assert after.row_gap == first.row_gap
 
 
 def test_an_edge_goes_around_a_card_in_its_way() -> None:

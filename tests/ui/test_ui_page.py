@@ -51,6 +51,41 @@ def test_a_click_leads_from_edge_to_flow_to_rule(start_ui: StartUi, open_page: O
         eventually(lambda: query(page).edge == "")
 
 
+COLLISIONS = """
+() => {
+  const shown = (found) => [...document.querySelectorAll(found)].map((item) => [item.textContent,
+    item.getBoundingClientRect()]).filter(([, box]) => box.width > 0);
+  const labels = shown(".labels .label"), faces = shown(".card .face"), answer = [];
+  const hit = (a, b, play) => a.left + play < b.right && b.left + play < a.right
+    && a.top + play < b.bottom && b.top + play < a.bottom;
+  labels.forEach(([text, box], index) => {
+    if (faces.some(([, face]) => hit(box, face, 0.5))) answer.push(text + " covers a card");
+    // A text's box is higher than its letters.
+    for (const [other, area] of labels.slice(index + 1)) {
+      if (hit(box, area, 3)) answer.push(text + " covers " + other);
+    }
+  });
+  return [labels.length, answer];
+}
+"""
+
+
+@pytest.mark.parametrize("size", [(1600, 1000), (1280, 800)])
+def test_labels_keep_clear_of_cards_and_of_each_other(
+    start_ui: StartUi, open_page: OpenPage, size: tuple[int, int]
+) -> None:
+    """As the browser draws them, in its own font."""
+    with FlowServer(shop(), rate=60) as source:
+        page = open_page(start_ui(source.address).listen.url, width=size[0], height=size[1])
+        until(page, "document.querySelectorAll('.edge').length > 8")
+        page.locator("#map-tools").get_by_text("+", exact=True).click()
+        page.locator("#map-tools").get_by_text("+", exact=True).click()
+        until(page, "document.querySelector('.labels .label').getBoundingClientRect().width > 0")
+        shown, collisions = page.evaluate(COLLISIONS)
+        assert shown > 4
+        assert collisions == []
+
+
 def test_filters_write_the_url_and_the_back_button_undoes_them(
     start_ui: StartUi, open_page: OpenPage
 ) -> None:

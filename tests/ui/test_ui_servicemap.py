@@ -1,5 +1,7 @@
 """The scene: what is drawn, marked, hidden and said to be hidden; differences between scenes."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,7 +10,17 @@ from ui import units
 from ui.edgetable import EdgeTable
 from ui.flowrow import EdgeKey, FlowRow, VerdictClass
 from ui.names import Workload
-from ui.servicemap import EMPTY, EdgeStat, Elements, build, difference, edge_stats, scene_difference
+from ui.servicemap import (
+    EMPTY,
+    EdgeStat,
+    Elements,
+    build,
+    difference,
+    edge_label,
+    edge_stats,
+    label_room,
+    scene_difference,
+)
 
 NOW_NS = 1_795_248_000_000_000_000
 WEB, API, STORE = (Workload("shop", name) for name in ("web", "api", "store"))
@@ -91,12 +103,32 @@ def test_who_is_on_the_map_stays_when_another_becomes_busier() -> None:
     assert left_out.id in afresh.cards
 
 
-def test_labels_beyond_a_cards_height_are_spared_and_counted() -> None:
-    """Of ten edges that arrive at one card four have a label."""
-    callers = [Workload("shop", f"caller-{number}") for number in range(10)]
-    scene, _ = build(stats_of(*((caller, API, 80, VerdictClass.FORWARDED) for caller in callers)), 200, [])
-    assert sum(edge["l"] for edge in scene.edges.values()) == 4
-    assert scene.hidden_labels == 6
+def test_labels_without_room_are_spared_and_counted() -> None:
+    """Forty services between the same two cards: some labels are shown, the others counted."""
+    flows = [(WEB, API, 8000 + number, VerdictClass.FORWARDED) for number in range(40)]
+    scene, _ = build(stats_of(*flows), 200, [])
+    shown = sum(edge["l"] for edge in scene.edges.values())
+    assert 4 <= shown < len(scene.edges)
+    assert scene.hidden_labels == len(scene.edges) - shown
+
+
+def test_labels_hold_still_while_rates_change() -> None:
+    """More flows on the same edges change texts, not places."""
+    flows = [(WEB, API, 8080, VerdictClass.FORWARDED), (WEB, STORE, 6379, VerdictClass.DROPPED)]
+    scene, memory = build(stats_of(*flows), 200, [])
+    again, _ = build(stats_of(*flows * 700), 200, [], memory)
+    for key, edge in scene.edges.items():
+        assert again.edges[key]["t"] != edge["t"]
+        assert [again.edges[key][name] for name in "xylp"] == [edge[name] for name in "xylp"]
+
+
+@given(st.floats(0, 9e6), st.floats(0, 9e6), st.integers(0, 65535), st.booleans())
+def test_no_label_outgrows_its_room(rate: float, dropped_rate: float, port: int, dropped: bool) -> None:
+    """Places are given for the longest text that an edge may get."""
+    verdict = VerdictClass.DROPPED if dropped else VerdictClass.FORWARDED
+    (stat,) = stats_of((WEB, API, port, verdict))
+    stat = replace(stat, rate=rate, dropped_rate=dropped_rate)
+    assert len(edge_label(stat)) <= label_room(stat)
 
 
 def test_long_names_are_cut_on_cards_and_whole_in_titles() -> None:

@@ -10,7 +10,7 @@
   const SVG = "http://www.w3.org/2000/svg";
   const MAX_ROWS = 100;
   const STALE_MS = 6000;
-  const FAR_SCALE = 0.62, FARTHER_SCALE = 0.36;
+  const FAR_SCALE = 0.62, FARTHER_SCALE = 0.36, MAX_FIT_SCALE = 1.35;
   const CARD_RADIUS = 8;
 
   const map = { boxes: new Map(), cards: new Map(), edges: new Map(), size: [0, 0], moved: false, drawn: false };
@@ -124,7 +124,6 @@
     if ("k" in c) item.line.setAttribute("marker-end", `url(#arrow-${d.k})`);
     if ("x" in c) item.label.setAttribute("x", d.x);
     if ("y" in c) item.label.setAttribute("y", d.y);
-    if ("n" in c) item.label.setAttribute("text-anchor", d.n);
     if ("t" in c) item.label.textContent = d.t;
     if ("t" in c || "f" in c) {
       item.title.textContent = d.t + "\n" + d.f;
@@ -210,7 +209,7 @@
     const width = svg.clientWidth, height = svg.clientHeight;
     if (!width || !height) return;
     const top = 12, bottom = 40, side = 14;
-    view.scale = Math.min((width - 2 * side) / map.size[0], (height - top - bottom) / map.size[1], 1.15);
+    view.scale = Math.min((width - 2 * side) / map.size[0], (height - top - bottom) / map.size[1], MAX_FIT_SCALE);
     view.scale = Math.max(view.scale, 0.05);
     view.x = (width - map.size[0] * view.scale) / 2;
     view.y = top + (height - top - bottom - map.size[1] * view.scale) / 2;
