@@ -30,10 +30,10 @@ READ_ROWS = 4096
 """Rows read at once when some of them are to be built."""
 BATCH_FLOWS = 512
 BUSY_POLL_S = 0.01
-IDLE_POLL_S = 0.05
-IDLE_AFTER = 20
-"""Looks without a new flow before a follower looks less often."""
-SLOW_LOOKS = 20
+IDLE_POLL_S = 0.02
+IDLE_AFTER = 100
+"""Looks without a new flow (a second) before a follower looks less often."""
+SLOW_LOOKS = 50
 """Looks without a new flow between two checks for losses and for a new store."""
 END_GRACE_NS = NS_PER_S
 """How long after `until` a row from before it may still arrive."""

@@ -1,9 +1,10 @@
 """The ingest process: `python -m hubble.ingest --config-json '{...}'`, started and watched by the agent.
 
 A process of its own, because a starved reader loses events: it runs at nice -15 and shares nothing with the
-control plane but the store and a socket. It drains every 5-10 ms while events come and at least every 50 ms
-otherwise, goes on when the agent is away, and ends with its parent. SIGTERM: what the rings hold is stored,
-the agent gets the last counters, the store is closed in order; status 0. Status 2: unusable configuration.
+control plane but the store and a socket. It drains every 5-10 ms while events come; otherwise it only looks
+every 10 ms whether any have. It goes on when the agent is away, and ends with its parent. SIGTERM: what the
+rings hold is stored, the agent gets the last counters, the store is closed in order; status 0. Status 2:
+unusable configuration.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
@@ -38,6 +39,9 @@ logger = logging.getLogger(__name__)
 
 NICE = -15
 IDLE_S = 0.050
+"""When nothing comes a turn is taken this often all the same: counters, statistics, the agent coming back."""
+LOOK_S = 0.010
+"""Between two idle looks at the rings: a look is a few words read, a turn costs ten times that."""
 BUSY_S, CALM_S = 0.005, 0.010
 CALM_ROWS = 4096
 """A turn of fewer rows may wait longer: what a turn costs besides its rows is then shared by more of them."""
@@ -146,11 +150,12 @@ class Ingest:
         stats_at_ns = self._clock.monotonic_ns() + STATS_NS
         while not self._stopping:
             self._poll_agent()
+            heads = self._heads()
             rows = self._drain.turn()
             if self._clock.monotonic_ns() >= stats_at_ns:
                 stats_at_ns = self._clock.monotonic_ns() + STATS_NS
                 first = not self._send_stats(first) and first
-            self._wait(rows)
+            self._wait(rows, heads)
         self._finish(first)
 
     def _stop(self, number: int, frame: object) -> None:
@@ -160,10 +165,13 @@ class Ingest:
         if self._link is not None:
             self._link.poll()
 
-    def _wait(self, rows: int) -> None:
+    def _heads(self) -> list[int]:
+        return [ring.head() for ring in self._rings.rings]
+
+    def _wait(self, rows: int, heads: list[int]) -> None:
         pause_s = pause_after(rows)
         if pause_s is None:
-            self._rings.epoll.poll(IDLE_S)
+            wait_idle(self._rings.epoll.poll, lambda: self._heads() != heads)
         else:
             self._quiet.poll(pause_s)
         with contextlib.suppress(BlockingIOError):
@@ -213,6 +221,16 @@ def pause_after(rows: int) -> float | None:
     if not rows:
         return None
     return BUSY_S if rows >= CALM_ROWS else CALM_S
+
+
+def wait_idle(poll: Callable[[float], Sequence[object]], has_come: Callable[[], bool]) -> None:
+    """Wait until `poll` (of an epoll, in seconds) tells something, an event has come or a turn is due.
+
+    The kernel wakes nobody for a few events (`datapath.perf.WATERMARK_BYTES`): hence the looking.
+    """
+    for _ in range(round(IDLE_S / LOOK_S)):
+        if poll(LOOK_S) or has_come():
+            return
 
 
 def _writable(link: socket.socket, timeout_s: float) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 REPEATS = 3
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
-MODULES = ["ingest", "flows", "telemetry", "relay", "ui", "cli", "nodeagent", "network"]
+MODULES = ["ingest", "flows", "telemetry", "relay", "latency", "ui", "cli", "nodeagent", "network"]
 HEAD = """# Benchmarks
 
 Made by `make bench` (as root, {cpus} CPUs, Linux {kernel}): medians of {repeats} repeats. Machines differ and

@@ -17,7 +17,7 @@ from datapath import bpffs, progtest
 from datapath.loader import BpfObject, u32_be
 from datapath.perf import EventCounters
 from hubble.errors import IngestConfigError
-from hubble.ingest import IngestConfig, main
+from hubble.ingest import IDLE_S, LOOK_S, IngestConfig, main, wait_idle
 from hubble.names import NamesReader
 from hubble.store import FlowStoreReader
 from tests.kit.wait import eventually
@@ -56,6 +56,28 @@ def test_an_unusable_configuration_names_the_key(text, named):
 def test_the_process_refuses_it_with_status_2(capsys):
     assert main(["--config-json", "{}"]) == 2
     assert "flow_dir: missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("told_at", "come_at", "waited_s"),
+    [
+        (None, None, IDLE_S),
+        (None, 1, LOOK_S),
+        (None, 3, 3 * LOOK_S),
+        (1, None, LOOK_S),
+        (2, 4, 2 * LOOK_S),
+    ],
+    ids=["nothing", "an event at once", "an event later", "the agent at once", "the agent before an event"],
+)
+def test_an_idle_wait_ends_with_the_first_look_that_finds_anything(told_at, come_at, waited_s):
+    polled: list[float] = []
+
+    def poll(timeout_s: float) -> list[tuple[int, int]]:
+        polled.append(timeout_s)
+        return [(3, 1)] if len(polled) == told_at else []
+
+    wait_idle(poll, lambda: len(polled) == come_at)
+    assert sum(polled) == pytest.approx(waited_s)
 
 
 class Agent:
