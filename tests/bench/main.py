@@ -50,7 +50,8 @@ def table(name: str, rows: list[dict[str, Any]]) -> str:
     ]
     for row in rows:
         of_ratio = row.get("limit_of") == "ratio"
-        mark = f"≥ {row['target']}" if "target" in row else f"≤ {row['limit']}" if "limit" in row else ""
+        mark = f"≥ {_number(row['target'])}" if "target" in row else ""
+        mark = f"≤ {_number(row['limit'])}" if "limit" in row else mark
         mark += " (ratio)" if of_ratio else ""
         lines.append(
             f"| {row['what']} | {_number(row['ours'])} | {_number(row.get('baseline'))} | {row['unit']} "
