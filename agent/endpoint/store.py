@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.endpoint.model import EndpointRecord, Workload
-from palomar.errors import TransientError
+from palomar.errors import InvalidInputError, TransientError
 from palomar.files import write_atomically
 from palomar.identity import EndpointId, NumericIdentity
 from palomar.labels import LabelSet
@@ -149,5 +149,5 @@ def _text(tree: Mapping[str, Any], name: str) -> str:
 def _labels(texts: list[str]) -> LabelSet:
     try:
         return LabelSet.parse(texts)
-    except Exception as error:
+    except (InvalidInputError, TypeError, AttributeError) as error:  # a bad label; no list; no text in it
         raise ValueError(str(error)) from error

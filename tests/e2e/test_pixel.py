@@ -90,7 +90,7 @@ def test_the_relay_refuses_who_cannot_show_a_good_certificate(
     assert done.stderr
 
 
-def test_a_rotated_certificate_costs_a_follower_nothing(lab: LabCluster) -> None:
+def test_a_rotated_certificate_ends_no_stream_and_new_clients_are_served(lab: LabCluster) -> None:
     """While one client follows, every certificate is renewed; its stream goes on, new clients are served."""
     argv = [sys.executable, "-m", "cli.main", "observe", "--follow", "-o", "jsonpb"]
     flags = client_flags(lab.doors["relay"], lab.client_files())
