@@ -10,7 +10,7 @@ A reader that catches a pair half replaced sees that key and certificate differ 
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -73,10 +73,9 @@ class CertDirectory:
 
     def init(self, now: datetime) -> bool:
         """Make the authority; False where there is one already, which stays."""
-        key_file = self.directory / (CA_NAME + KEY_SUFFIX)
-        if self.ca_file.exists() and key_file.exists():
+        if self.ca_file.exists() and self.ca_key.exists():
             return False
-        if self.ca_file.exists() or key_file.exists():
+        if self.ca_file.exists() or self.ca_key.exists():
             raise InvalidInputError(
                 f"{self.directory} holds half an authority: bring back ca.crt and ca.key, or remove both"
             )
@@ -84,7 +83,7 @@ class CertDirectory:
             self.directory.mkdir(parents=True, exist_ok=True, mode=DIRECTORY_MODE)
         except OSError as error:
             raise CertDirError(self.directory, error) from error
-        self._write(self.ca_file, key_file, certs.make_ca(now))
+        self.write(self.ca_file, self.ca_key, certs.make_ca(now))
         return True
 
     def issue(
@@ -104,35 +103,61 @@ class CertDirectory:
             raise InvalidInputError("must be longer than nothing", "lifetime")
         pair = certs.issue(self.ca(), role, name, now, lifetime=lifetime, names=names, cluster=cluster)
         files = self.files(role, name)
-        self._write(files.cert, files.key, pair)
+        self.write(files.cert, files.key, pair)
         return files
 
     def renew(self, now: datetime, *, everything: bool = False) -> list[CertFile]:
-        """Give what is due (or everything) a successor with the same names; return the new files."""
+        """Give what is due (or everything) a successor with the same names; return the new files.
+
+        One that cannot be renewed is among them, with its `problem`, and holds up no other.
+        """
         ca = self.ca()
-        renewed = []
-        for found in self.entries(now):
-            if found.info is None or found.info.is_ca or not (found.due or everything):
-                continue
-            pair = certs.reissue(ca, _read(found.path), now)
-            self._write(found.path, found.path.with_suffix(KEY_SUFFIX), pair)
-            renewed.append(_examine(found.path, now, ca.cert))
-        return renewed
+        return [
+            self.replace(found, ca, now)
+            for found in self.entries(now)
+            if found.path != self.ca_file and (found.due or everything)
+        ]
+
+    def replace(
+        self, found: CertFile, ca: KeyPair, now: datetime, lifetime: timedelta | None = None
+    ) -> CertFile:
+        """Give one file a successor signed by `ca`; where that cannot be, say so in its `problem`."""
+        try:
+            pair = certs.reissue(ca, _read(found.path), now, lifetime)
+        except InvalidInputError as error:
+            return replace(found, problem=str(error))
+        self.write(found.path, found.path.with_suffix(KEY_SUFFIX), pair)
+        return _examine(found.path, now, _read(self.ca_file))
 
     def entries(self, now: datetime) -> list[CertFile]:
-        """Every certificate file, the authority first."""
-        paths = sorted(self.directory.glob("*" + CERT_SUFFIX), key=lambda path: (path != self.ca_file, path))
+        """Every certificate file, the authority first: once for each that is in it."""
         authority = _read(self.ca_file) if self.ca_file.exists() else b""
-        return [_examine(path, now, authority) for path in paths]
+        paths = [path for path in sorted(self.directory.glob("*" + CERT_SUFFIX)) if path != self.ca_file]
+        return [*self._authorities(authority, now), *(_examine(path, now, authority) for path in paths)]
+
+    def _authorities(self, bundle: bytes, now: datetime) -> list[CertFile]:
+        if not self.ca_file.exists():
+            return []
+        parts = certs.split(bundle)
+        if not parts:
+            return [CertFile(self.ca_file, None, certs.bundle_problem(bundle), due=True)]
+        infos = [certs.inspect(part) for part in parts]
+        return [CertFile(self.ca_file, info, info.problem(now), due=info.due(now)) for info in infos]
+
+    @property
+    def ca_key(self) -> Path:
+        """The authority's private key."""
+        return self.directory / (CA_NAME + KEY_SUFFIX)
 
     def ca(self) -> KeyPair:
-        """The authority; InvalidInputError where there is none."""
-        key_file = self.directory / (CA_NAME + KEY_SUFFIX)
-        if not self.ca_file.exists() or not key_file.exists():
+        """The authority that signs; InvalidInputError where there is none, or its key is another's."""
+        if not self.ca_file.exists() or not self.ca_key.exists():
             raise InvalidInputError(f"no CA in {self.directory}: make one with `palomar certs init`")
-        return KeyPair(_read(self.ca_file), _read(key_file))
+        key = _read(self.ca_key)
+        return KeyPair(certs.signer(_read(self.ca_file), key), key)
 
-    def _write(self, cert_file: Path, key_file: Path, pair: KeyPair) -> None:
+    def write(self, cert_file: Path, key_file: Path, pair: KeyPair) -> None:
+        """Replace a pair, the key first; CertDirError where that cannot be."""
         try:
             write_atomically(key_file, pair.key.decode(), PRIVATE_MODE)
             write_atomically(cert_file, pair.cert.decode(), PUBLIC_MODE)
@@ -143,8 +168,16 @@ class CertDirectory:
 
 
 def examine(path: Path, now: datetime) -> CertFile:
-    """Read one certificate file, wherever it is; what cannot be read is its `problem`."""
-    return _examine(path, now, b"")
+    """Read one certificate file, wherever it is; what cannot be read is its `problem`.
+
+    Of several authorities in one file the one that ends first is told.
+    """
+    found = _examine(path, now, b"")
+    if found.info is None or not found.info.is_ca:
+        return found
+    infos = [certs.inspect(part) for part in certs.split(_read(path))]
+    info = min((info for info in infos if info.is_ca), key=lambda info: info.not_after, default=found.info)
+    return CertFile(path, info, info.problem(now), due=info.due(now) or bool(info.problem(now)))
 
 
 def _examine(path: Path, now: datetime, authority: bytes) -> CertFile:
@@ -152,7 +185,7 @@ def _examine(path: Path, now: datetime, authority: bytes) -> CertFile:
         cert = _read(path)
         info = certs.inspect(cert)
     except PalomarError as error:
-        return CertFile(path, None, str(error), due=False)
+        return CertFile(path, None, str(error), due=True)
     problem = info.problem(now)
     if not problem and authority and not certs.signed_by(cert, authority):
         problem = "not signed by this directory's CA"

@@ -25,6 +25,8 @@ CA_LIFETIME = timedelta(days=3 * 365)
 LEAF_LIFETIME = timedelta(days=30)
 RENEW_AT_FRACTION = 2 / 3
 """A certificate is due for renewal after this part of its life."""
+ROTATE_CA_AT_FRACTION = 0.9
+"""An authority is due later: of three years that leaves a hundred days."""
 NODE_SUFFIX = "hubble-grpc.cilium.io"
 RELAY_SERVER_NAME = "instance.hubble-relay.cilium.io"
 
@@ -62,6 +64,10 @@ class CertInfo:
     """What `issue` made it for; None where it did not."""
     name: str = ""
     """Common name."""
+    may_serve: bool = True
+    """Its extended key usage, if it has one, lets it be a server's."""
+    may_ask: bool = True
+    """Likewise a client's."""
 
     @property
     def lifetime(self) -> timedelta:
@@ -78,7 +84,8 @@ class CertInfo:
 
     def due(self, now: datetime) -> bool:
         """Tell whether it should be renewed by `now`."""
-        return now >= self.not_before + self.lifetime * RENEW_AT_FRACTION
+        fraction = ROTATE_CA_AT_FRACTION if self.is_ca else RENEW_AT_FRACTION
+        return now >= self.not_before + self.lifetime * fraction
 
 
 def node_server_name(node: str, cluster: str = "default") -> str:
@@ -159,25 +166,72 @@ def issue(
     return _pair(builder.sign(signer, hashes.SHA256()), key)
 
 
-def reissue(ca: KeyPair, cert: bytes, now: datetime) -> KeyPair:
-    """Make a successor of `cert`: same role, name, server names and lifetime, new key.
+def signer(authorities: bytes, key: bytes) -> bytes:
+    """Return which authority in `authorities` (PEM, perhaps several) `key` belongs to, alone, as PEM.
+
+    Raises InvalidInputError where none does.
+    """
+    known = split(authorities)
+    if not known:
+        raise InvalidInputError(f"the CA's files are damaged: ca.crt: {bundle_problem(authorities)}")
+    for cert in known:
+        if is_pair(KeyPair(cert, key)):
+            return cert
+    raise InvalidInputError(
+        "ca.key is the key of no certificate in ca.crt: bring back the two that belong together"
+    )
+
+
+def split(bundle: bytes) -> list[bytes]:
+    """Return every certificate of a PEM file by itself; none where there is none, or one is damaged."""
+    try:
+        found = x509.load_pem_x509_certificates(bundle)
+    except ValueError:
+        return []
+    return [cert.public_bytes(serialization.Encoding.PEM) for cert in found]
+
+
+def reissue(ca: KeyPair, cert: bytes, now: datetime, lifetime: timedelta | None = None) -> KeyPair:
+    """Make a successor of `cert`: same role, name and server names, new key; same lifetime unless given.
 
     Raises InvalidInputError where `cert` was not made by `issue`.
     """
     info = inspect(cert)
     if info.role is None or not info.name:
         raise InvalidInputError(f"{info.subject} was not issued by palomar certs: issue it anew")
-    return issue(ca, info.role, info.name, now, lifetime=info.lifetime - CLOCK_SKEW, only_names=info.names)
+    lasting = lifetime if lifetime is not None else info.lifetime - CLOCK_SKEW
+    return issue(ca, info.role, info.name, now, lifetime=lasting, only_names=info.names)
 
 
 def is_pair(pair: KeyPair) -> bool:
     """Tell whether key and certificate belong together; False for what is neither."""
+    return not pair_problem(pair)
+
+
+def pair_problem(pair: KeyPair) -> str:
+    """Say why key and certificate cannot be shown together; empty where they can."""
     try:
         cert = x509.load_pem_x509_certificate(pair.cert)
+        public = cert.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return "the certificate is no PEM certificate, or half of one"
+    try:
         key = serialization.load_pem_private_key(pair.key, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        return False
-    return cert.public_key() == key.public_key()
+    except TypeError:
+        return "the key is encrypted: only plain keys are read"
+    except (ValueError, UnsupportedAlgorithm):
+        return "the key is no PEM key, or half of one"
+    if key.public_key() == public:
+        return ""
+    others = split(pair.cert)[1:]
+    if any(is_pair(KeyPair(other, pair.key)) for other in others):
+        return "one's own certificate must stand before those of its authorities"
+    return "the key belongs to another certificate"
+
+
+def bundle_problem(ca: bytes) -> str:
+    """Say why `ca` (PEM) cannot be what others are checked by; empty where it can."""
+    return "" if split(ca) else "no PEM certificate in it, or half of one"
 
 
 def inspect(cert: bytes) -> CertInfo:
@@ -186,23 +240,35 @@ def inspect(cert: bytes) -> CertInfo:
         found = x509.load_pem_x509_certificate(cert)
     except ValueError as error:
         raise InvalidInputError(f"not a PEM certificate: {error}") from error
+    try:
+        return _read(found)
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+        raise InvalidInputError(f"a certificate that cannot be understood: {error}") from error
+
+
+def _read(cert: x509.Certificate) -> CertInfo:
     names: tuple[str, ...] = ()
     is_ca = False
-    for extension in found.extensions:
+    usages: set[x509.ObjectIdentifier] = set()
+    for extension in cert.extensions:
         if isinstance(extension.value, x509.SubjectAlternativeName):
             names = tuple(str(entry.value) for entry in extension.value)
         if isinstance(extension.value, x509.BasicConstraints):
             is_ca = extension.value.ca
+        if isinstance(extension.value, x509.ExtendedKeyUsage):
+            usages = set(extension.value)
     return CertInfo(
-        subject=found.subject.rfc4514_string(),
-        issuer=found.issuer.rfc4514_string(),
+        subject=cert.subject.rfc4514_string(),
+        issuer=cert.issuer.rfc4514_string(),
         names=names,
-        not_before=found.not_valid_before_utc,
-        not_after=found.not_valid_after_utc,
+        not_before=cert.not_valid_before_utc,
+        not_after=cert.not_valid_after_utc,
         is_ca=is_ca,
-        serial=found.serial_number,
-        role=_role(_attribute(found, NameOID.ORGANIZATIONAL_UNIT_NAME)),
-        name=_attribute(found, NameOID.COMMON_NAME),
+        serial=cert.serial_number,
+        role=_role(_attribute(cert, NameOID.ORGANIZATIONAL_UNIT_NAME)),
+        name=_attribute(cert, NameOID.COMMON_NAME),
+        may_serve=not usages or ExtendedKeyUsageOID.SERVER_AUTH in usages,
+        may_ask=not usages or ExtendedKeyUsageOID.CLIENT_AUTH in usages,
     )
 
 
@@ -217,13 +283,23 @@ def iso(moment: datetime) -> str:
 
 
 def signed_by(cert: bytes, ca: bytes) -> bool:
-    """Tell whether one of the authorities in `ca` (PEM, perhaps several) signed `cert`."""
+    """Tell whether one of the authorities in `ca` (PEM, perhaps several) signed `cert`.
+
+    Intermediate authorities that stand behind it in `cert` may lie between.
+    """
     try:
-        leaf = x509.load_pem_x509_certificate(cert)
+        leaf, *between = x509.load_pem_x509_certificates(cert)
         authorities = x509.load_pem_x509_certificates(ca)
     except ValueError:
         return False
-    return any(_signed(leaf, authority) for authority in authorities)
+    for _ in range(len(between) + 1):
+        if any(_signed(leaf, authority) for authority in authorities):
+            return True
+        issuer = next((other for other in between if _signed(leaf, other)), None)
+        if issuer is None:
+            return False
+        leaf = issuer
+    return False
 
 
 def _signed(leaf: x509.Certificate, authority: x509.Certificate) -> bool:

@@ -74,8 +74,11 @@ class CertificateWatch:
             "subject": expiry.subject,
             "not_after": expiry.not_after,
             "problem": expiry.problem,
+            "remedy": "palomar certs renew",
         }
+        if found.info is not None and found.info.is_ca:
+            facts["remedy"] = "palomar certs rotate-ca"
         if kind == "due":
-            logger.warning("certificate is due: renew it with `palomar certs renew`", extra=facts)
+            logger.warning("certificate is due: renew it", extra=facts)
         else:
-            logger.error("certificate does not serve: renew it with `palomar certs renew`", extra=facts)
+            logger.error("certificate does not serve: renew it", extra=facts)

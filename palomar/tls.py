@@ -12,7 +12,7 @@ from pathlib import Path
 
 import grpc
 
-from palomar.certs import KeyPair, is_pair
+from palomar.certs import KeyPair, bundle_problem, pair_problem
 from palomar.errors import InvalidInputError
 
 logger = logging.getLogger(__name__)
@@ -37,15 +37,24 @@ class TlsFiles:
             except OSError as error:
                 raise InvalidInputError(f"{path}: {error.strerror or error}: {REMEDY}") from error
         key, cert, ca = parts
-        if not is_pair(KeyPair(cert, key)):
-            raise InvalidInputError(f"{self.key} is not the key of {self.cert}: {REMEDY}")
+        problem = pair_problem(KeyPair(cert, key))
+        if problem:
+            raise InvalidInputError(f"{self.cert} and {self.key}: {problem}: {REMEDY}")
+        problem = bundle_problem(ca)
+        if problem:
+            raise InvalidInputError(f"{self.ca}: {problem}: {REMEDY}")
         return key, cert, ca
 
     def version(self) -> tuple[int, ...]:
-        """Change with the files: their modification times; 0 for one that is missing."""
-        return tuple(
-            path.stat().st_mtime_ns if path.exists() else 0 for path in (self.key, self.cert, self.ca)
-        )
+        """Change with the files: their modification times; 0 for one that cannot be looked at."""
+        return tuple(_modified_ns(path) for path in (self.key, self.cert, self.ca))
+
+
+def _modified_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 @dataclass(frozen=True, slots=True)

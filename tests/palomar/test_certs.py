@@ -9,6 +9,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from palomar import certs
 from palomar.certs import KeyPair, Role
 from palomar.errors import InvalidInputError
+from tests.kit import oddcerts
 
 NOW = datetime(2026, 11, 21, 8, tzinfo=UTC)
 CA = certs.make_ca(NOW)
@@ -111,3 +112,78 @@ def test_what_is_no_certificate_is_said_to_be_none(text: bytes) -> None:
     assert not certs.signed_by(text, CA.cert)
     with pytest.raises(InvalidInputError, match="damaged"):
         certs.issue(KeyPair(text, text), Role.CLIENT, "a", NOW)
+
+
+def test_why_a_pair_cannot_be_shown_is_said() -> None:
+    """Half written, encrypted, another's, in the wrong order; RSA, SEC 1 and chains are fine."""
+    root = oddcerts.make("Root", is_ca=True)
+    between = oddcerts.make("Between", root, is_ca=True)
+    leaf = oddcerts.make("leaf", between)
+    rsa = oddcerts.make("rsa", root, key=oddcerts.rsa_key())
+    other = oddcerts.make("other")
+    cases = {
+        (leaf.pem, leaf.key_pem()): "",
+        (leaf.pem, leaf.key_pem(traditional=True)): "",
+        (leaf.pem + between.pem, leaf.key_pem()): "",
+        (rsa.pem, rsa.key_pem()): "",
+        (rsa.pem, rsa.key_pem(traditional=True)): "",
+        (between.pem + leaf.pem, leaf.key_pem()): "one's own certificate must stand before",
+        (leaf.pem, other.key_pem()): "the key belongs to another certificate",
+        (leaf.pem[:200], leaf.key_pem()): "the certificate is no PEM certificate, or half of one",
+        (b"", leaf.key_pem()): "the certificate is no PEM certificate",
+        (leaf.pem, leaf.key_pem()[:80]): "the key is no PEM key, or half of one",
+        (leaf.pem, b""): "the key is no PEM key",
+        (leaf.pem, leaf.key_pem(password=b"x")): "the key is encrypted",
+    }
+    for (cert, key), words in cases.items():
+        said = certs.pair_problem(KeyPair(cert, key))
+        assert said.startswith(words), words
+        assert bool(said) == bool(words)
+        assert certs.is_pair(KeyPair(cert, key)) != bool(words)
+
+
+def test_a_chain_leads_to_its_authority_or_not() -> None:
+    """With the authorities between shown, and without; a loop of two ends."""
+    root = oddcerts.make("Root", is_ca=True)
+    upper = oddcerts.make("Upper", root, is_ca=True)
+    lower = oddcerts.make("Lower", upper, is_ca=True)
+    leaf = oddcerts.make("leaf", lower)
+    assert certs.signed_by(leaf.pem + lower.pem + upper.pem, root.pem)
+    assert certs.signed_by(leaf.pem + upper.pem + lower.pem, CA.cert + root.pem)
+    assert certs.signed_by(leaf.pem + lower.pem, upper.pem)
+    assert not certs.signed_by(leaf.pem, root.pem)
+    assert not certs.signed_by(leaf.pem + lower.pem, root.pem)
+    assert not certs.signed_by(root.pem + root.pem, CA.cert)
+
+
+def test_an_authoritys_file_may_hold_several_or_none() -> None:
+    """What cannot be read is said to be none."""
+    assert certs.split(CA.cert + CA.cert) == [CA.cert, CA.cert]
+    assert certs.bundle_problem(b"# ours\n" + CA.cert) == ""
+    for bad in (b"", b"nonsense", CA.cert[:200]):
+        assert "no PEM certificate" in certs.bundle_problem(bad)
+        with pytest.raises(InvalidInputError, match="damaged"):
+            certs.signer(bad, CA.key)
+    other = certs.make_ca(NOW)
+    assert certs.signer(CA.cert + other.cert, other.key) == other.cert
+    with pytest.raises(InvalidInputError, match="key of no certificate"):
+        certs.signer(CA.cert, other.key)
+
+
+def test_usages_say_on_which_side_a_certificate_serves() -> None:
+    """Without any extended key usage on both."""
+    made = {
+        usages: certs.inspect(oddcerts.make("x", usages=usages).pem)
+        for usages in ((), (oddcerts.SERVER,), (oddcerts.CLIENT,))
+    }
+    assert [(info.may_serve, info.may_ask) for info in made.values()] == [
+        (True, True),
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_an_authority_is_due_in_its_last_tenth() -> None:
+    """Not for a whole year before its end."""
+    info = certs.inspect(CA.cert)
+    assert [info.due(info.not_after - timedelta(days=days)) for days in (200, 100)] == [False, True]

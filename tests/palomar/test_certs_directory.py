@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from palomar import certs
-from palomar.certdir import CertDirectory
+from palomar.certdir import CertDirectory, examine
 from palomar.certs import Role
 from palomar.errors import InvalidInputError
+from tests.kit import oddcerts
 
 NOW = datetime(2026, 11, 21, 8, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -85,3 +86,32 @@ def test_the_list_says_what_is_wrong(directory: CertDirectory) -> None:
     assert found["client-other.crt"] == "not signed by this directory's CA"
     assert found["client-keyless.crt"] == "client-keyless.key is missing or not its key"
     assert "not a PEM certificate" in found["broken.crt"]
+
+
+def test_one_that_cannot_be_renewed_holds_up_no_other(directory: CertDirectory) -> None:
+    """It is among the answers with its problem; those after it in the alphabet are renewed."""
+    directory.issue(Role.CLIENT, "z", NOW, lifetime=3 * DAY)
+    (directory.directory / "agent-broken.crt").write_text("nonsense")
+    stranger = oddcerts.make("stranger", oddcerts.load(directory.ca()))
+    (directory.directory / "b-stranger.crt").write_bytes(stranger.pem)
+    later = NOW + 100 * DAY
+    problems = {found.path.name: found.problem for found in directory.renew(later)}
+    assert "not a PEM certificate" in problems["agent-broken.crt"]
+    assert "was not issued by palomar certs" in problems["b-stranger.crt"]
+    assert problems["client-z.crt"] == ""
+    assert (directory.directory / "b-stranger.crt").read_bytes() == stranger.pem
+
+
+def test_of_several_authorities_each_is_listed_and_the_first_to_end_is_watched(
+    directory: CertDirectory,
+) -> None:
+    """During a change of the CA, and where nodes and clients have different ones."""
+    short = certs.make_ca(NOW, lifetime=10 * DAY, name="Short")
+    directory.ca_file.write_bytes(directory.ca_file.read_bytes() + short.cert)
+    listed = directory.entries(NOW + 11 * DAY)
+    assert [found.info.name for found in listed if found.info] == ["Palomar CA", "Short"]
+    assert [bool(found.problem) for found in listed] == [False, True]
+    watched = examine(directory.ca_file, NOW + 11 * DAY)
+    assert watched.problem == "expired at 2026-12-01T08:00:00Z"
+    directory.ca_file.write_bytes(b"nonsense")
+    assert ["no PEM certificate" in found.problem for found in directory.entries(NOW)] == [True]

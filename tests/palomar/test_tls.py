@@ -25,7 +25,25 @@ def test_a_pair_that_does_not_belong_together_is_refused(files: TlsFiles) -> Non
     """Half replaced files are never taken up."""
     assert server_credentials(files)
     files.key.write_bytes((files.key.parent / "agent-other.key").read_bytes())
-    with pytest.raises(InvalidInputError, match=r"agent-n1.key is not the key of .*agent-n1.crt"):
+    with pytest.raises(
+        InvalidInputError, match=r"agent-n1.crt and .*agent-n1.key: the key belongs to another"
+    ):
+        files.read()
+
+
+@pytest.mark.parametrize(
+    ("which", "words"),
+    [("cert", "no PEM certificate"), ("key", "no PEM key"), ("ca", "no PEM certificate in it")],
+)
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_a_half_written_file_is_named_and_never_taken_up(
+    files: TlsFiles, which: str, words: str, share: float
+) -> None:
+    """A CA too: with half of one gRPC would refuse everybody, or trust nobody."""
+    path: Path = getattr(files, which)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(InvalidInputError, match=rf"{path.name}.*{words}"):
         files.read()
 
 
