@@ -8,7 +8,6 @@ from typing import NewType
 
 NumericIdentity = NewType("NumericIdentity", int)
 EndpointId = NewType("EndpointId", int)
-IfIndex = NewType("IfIndex", int)
 
 
 class Reserved(IntEnum):

@@ -12,7 +12,6 @@ from palomar.errors import InvalidInputError
 
 NAMESPACE_KEY = "io.kubernetes.pod.namespace"
 CLUSTER_KEY = "io.cilium.k8s.policy.cluster"
-SERVICE_ACCOUNT_KEY = "io.cilium.k8s.policy.serviceaccount"
 
 SOURCES = frozenset(
     {"unspec", "any", "k8s", "container", "cni", "reserved", "cidr", "cidrgroup", "node", "fqdn"}

@@ -48,7 +48,7 @@ class NodePaths:
 
     @property
     def globals_dir(self) -> Path:
-        """Pinned maps, the seeds' place."""
+        """Pinned maps, where Cilium pins its own."""
         return self.bpf_root / "tc" / "globals"
 
     @property

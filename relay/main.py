@@ -6,7 +6,6 @@ Input: a RelayConfig. What it does is in `relay.service` and below; the command 
 import asyncio
 import logging
 import signal
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from palomar import log, tasks
@@ -14,6 +13,7 @@ from palomar.certwatch import CHECK_S, CertificateWatch
 from palomar.clock import Clock, SystemClock
 from palomar.errors import InvalidInputError
 from palomar.tls import TlsFiles
+from palomar.version import installed_version
 from relay.config import RelayConfig
 from relay.discovery import Discovery
 from relay.grpcserver import RelayServer
@@ -29,14 +29,6 @@ LISTEN_RETRY_S = 1.0
 HEALTH_CHECK_S = 0.25
 
 
-def program_version() -> str:
-    """`palomar-relay 0.1.0`."""
-    try:
-        return f"palomar-relay {version('palomar')}"
-    except PackageNotFoundError:
-        return "palomar-relay (not installed)"
-
-
 class Relay:
     """The whole relay, without its signals."""
 
@@ -50,7 +42,12 @@ class Relay:
         )
         self._discovery = Discovery(self.pool, config.peer_service, config.peers, client_tls)
         self.core = RelayCore(
-            self.pool, clock, config.name, program_version(), config.sort_wait_ms * NS_PER_MS, self.metrics
+            self.pool,
+            clock,
+            config.name,
+            f"palomar-relay {installed_version()}",
+            config.sort_wait_ms * NS_PER_MS,
+            self.metrics,
         )
         self.server = RelayServer(config.listen, config.tls, self.core, allow_insecure=config.allow_insecure)
         self.metrics_server = (

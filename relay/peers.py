@@ -15,12 +15,11 @@ from enum import IntEnum
 
 import grpc
 
-from palomar import certs, tasks
+from palomar import certs, handshake, tasks
 from palomar.clock import Clock
 from palomar.errors import InvalidInputError
 from palomar.tls import TlsFiles, channel_credentials, verify_name_option
 from palomar_pb.observer import observer_pb2, observer_pb2_grpc
-from relay import handshake
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +32,8 @@ RECONNECT_OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", 64 << 20),
+    # Windows stay at 64 KiB: a stream that is not read on would keep 4 MB of every node in gRPC's buffers.
+    ("grpc.http2.bdp_probe", 0),
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),  # a channel of its own shows the certificate of its own time
 )
@@ -76,7 +77,8 @@ class PeerEntry:
     """A known peer and how it stands."""
 
     peer: Peer
-    channel: grpc.aio.Channel
+    opened: grpc.aio.Channel | None = None
+    """None while there can be none: no usable certificate, or the peer offers no TLS."""
     state: PeerState = PeerState.UNKNOWN
     reason: str = ""
     """Why it is not connected."""
@@ -88,6 +90,13 @@ class PeerEntry:
     connected: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
     status: observer_pb2.ServerStatusResponse = field(default_factory=observer_pb2.ServerStatusResponse)
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """The channel; there is one where the peer is, or was, connected."""
+        if self.opened is None:
+            raise InvalidInputError(self.reason or "no channel", self.peer.name)
+        return self.opened
 
 
 Listener = Callable[[Peer, PeerState, str], None]
@@ -157,20 +166,24 @@ class PeerPool:
 
     async def upsert(self, peer: Peer) -> None:
         """Add `peer`, or replace its channel where address or server name changed."""
-        known = self._peers.get(peer.name)
-        if known is not None and known.peer == peer:
+        entry = self._peers.get(peer.name)
+        if entry is not None and entry.peer == peer:
             return
+        if entry is None:
+            entry = self._peers[peer.name] = PeerEntry(peer)
+        entry.peer = peer
+        self._open(entry)
+
+    def _open(self, entry: PeerEntry) -> None:
+        """Give a peer its channel; where there can be none yet, say why and leave it to the next look."""
         try:
-            channel = self._connect(peer)
+            channel = self._connect(entry.peer)
         except InvalidInputError as error:
-            logger.error("peer cannot be reached", extra={"peer": peer.name, "error": str(error)})
-            return
-        if known is not None:
-            known.peer = peer
-            self._use(known, channel)
-            return
-        entry = self._peers[peer.name] = PeerEntry(peer, channel)
-        entry.task = tasks.spawn(self._watch(entry), f"relay peer {peer.name}")
+            if entry.opened is not None:  # to an address that is no longer its own
+                self._retire(entry)
+            self._changed(entry, PeerState.UNAVAILABLE, str(error))
+        else:
+            self._use(entry, channel)
 
     async def remove(self, name: str) -> None:
         """Forget a peer: its node is gone."""
@@ -180,7 +193,8 @@ class PeerPool:
         if entry.task is not None:
             entry.task.cancel()
         self._changed(entry, PeerState.GONE, "the node left")
-        await entry.channel.close()
+        if entry.opened is not None:
+            await entry.opened.close()
 
     def _connect(self, peer: Peer) -> grpc.aio.Channel:
         if not peer.server_name:
@@ -192,13 +206,12 @@ class PeerPool:
         options = (*RECONNECT_OPTIONS, verify_name_option(peer.server_name))
         return grpc.aio.secure_channel(peer.address, channel_credentials(self._tls), options=options)
 
-    async def _watch(self, entry: PeerEntry) -> None:
+    async def _watch(self, entry: PeerEntry, channel: grpc.aio.Channel) -> None:
         """Follow the channel's connectivity and probe it at every change, and now and then."""
-        channel = entry.channel
         while True:
             state = channel.get_state(try_to_connect=True)
             if state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
-                await self._probe(entry)
+                await self._probe(entry, channel)
             wait_s = REPROBE_S if entry.state is PeerState.CONNECTED else REPROBE_SOON_S
             try:
                 await asyncio.wait_for(channel.wait_for_state_change(state), wait_s)
@@ -207,25 +220,32 @@ class PeerPool:
             except grpc.aio.UsageError:
                 return  # the channel was closed beneath us: another has taken its place, or the peer left
 
-    async def _probe(self, entry: PeerEntry) -> None:
-        stub = observer_pb2_grpc.ObserverStub(entry.channel)
+    async def _probe(self, entry: PeerEntry, channel: grpc.aio.Channel) -> None:
+        stub = observer_pb2_grpc.ObserverStub(channel)
         try:
-            entry.status = await stub.ServerStatus(
-                observer_pb2.ServerStatusRequest(), timeout=PROBE_TIMEOUT_S
-            )
+            status = await stub.ServerStatus(observer_pb2.ServerStatusRequest(), timeout=PROBE_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             said = error.details() or error.code().name
-            if said == entry.said and self._clock.monotonic_ns() - entry.explained_ns < EXPLAIN_NS:
-                return
-            entry.said, entry.explained_ns = said, self._clock.monotonic_ns()
-            now = certs.utc(self._clock.wall_ns())
-            peer = entry.peer
-            found = await asyncio.to_thread(handshake.explain, peer.address, peer.server_name, self._tls, now)
-            said = found or said
-            self._changed(entry, PeerState.UNAVAILABLE, said)
-        else:
-            entry.said = ""
-            self._changed(entry, PeerState.CONNECTED, "")
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                said = f"connected, but no answer within {PROBE_TIMEOUT_S:g} s"
+            await self._explain(entry, said)
+            return
+        # Where an answer cannot be read, grpc.aio logs that and returns an end marker.
+        if not isinstance(status, observer_pb2.ServerStatusResponse):
+            self._changed(entry, PeerState.UNAVAILABLE, "its status cannot be read: is it a flow server?")
+            return
+        entry.status, entry.said = status, ""
+        self._changed(entry, PeerState.CONNECTED, "")
+
+    async def _explain(self, entry: PeerEntry, said: str) -> None:
+        """Look for what is behind the transport's words, but not all the time."""
+        if said == entry.said and self._clock.monotonic_ns() - entry.explained_ns < EXPLAIN_NS:
+            return
+        entry.said, entry.explained_ns = said, self._clock.monotonic_ns()
+        now = certs.utc(self._clock.wall_ns())
+        peer = entry.peer
+        found = await asyncio.to_thread(handshake.explain, peer.address, peer.server_name, self._tls, now)
+        self._changed(entry, PeerState.UNAVAILABLE, found or said)
 
     def _changed(self, entry: PeerEntry, state: PeerState, reason: str) -> None:
         if entry.state is state and entry.reason == reason:
@@ -250,36 +270,56 @@ class PeerPool:
             listener(entry.peer, state, reason)
 
     async def _follow_certificates(self, tls: TlsFiles) -> None:
-        """Give every peer a channel with the new certificate."""
-        version = tls.version()
+        """Give every peer a channel with the new certificate, and one to those that could have none."""
+        version, told = _version(tls), ""
         while True:
             await asyncio.sleep(CERT_CHECK_S)
-            now = tls.version()
+            for entry in self.entries():
+                if entry.opened is None:
+                    self._open(entry)
+            now = _version(tls)
             if now == version:
                 continue
+            entries = [entry for entry in self.entries() if entry.peer.server_name]
             try:
-                for entry in self.entries():
-                    if entry.peer.server_name:
-                        self._use(entry, self._connect(entry.peer))
+                channels = [self._connect(entry.peer) for entry in entries]
             except InvalidInputError as error:  # half replaced, or unusable: look again
-                logger.warning("certificate files unusable, the old ones stay", extra={"error": str(error)})
+                if str(error) != told:
+                    told = str(error)
+                    logger.warning("certificate files unusable, the old ones stay", extra={"error": told})
                 continue
-            version = now
+            for entry, channel in zip(entries, channels, strict=True):
+                self._use(entry, channel)
+            version, told = now, ""
             logger.info("certificate files changed: new connections use them", extra={"file": str(tls.cert)})
 
     def _use(self, entry: PeerEntry, channel: grpc.aio.Channel) -> None:
         """Put `channel` in the place of the old one, whose streams may go on for a while."""
-        retiring = tasks.spawn(self._retire(entry.channel), f"relay old channel {entry.peer.name}")
-        self._retiring.add(retiring)
-        retiring.add_done_callback(self._retiring.discard)
-        entry.channel = channel
+        self._retire(entry)
+        entry.opened = channel
         entry.reason = ""
+        entry.task = tasks.spawn(self._watch(entry, channel), f"relay peer {entry.peer.name}")
+
+    def _retire(self, entry: PeerEntry) -> None:
+        """Leave the channel of a peer, if it has one, and close it after a while."""
         if entry.task is not None:
             entry.task.cancel()
-        entry.task = tasks.spawn(self._watch(entry), f"relay peer {entry.peer.name}")
+        channel, entry.opened = entry.opened, None
+        if channel is not None:
+            retiring = tasks.spawn(self._close_later(channel), f"relay old channel {entry.peer.name}")
+            self._retiring.add(retiring)
+            retiring.add_done_callback(self._retiring.discard)
 
-    async def _retire(self, channel: grpc.aio.Channel) -> None:
+    async def _close_later(self, channel: grpc.aio.Channel) -> None:
         try:
             await asyncio.sleep(self._retire_s)
         finally:
             await channel.close()
+
+
+def _version(tls: TlsFiles) -> tuple[int, ...]:
+    """State of the files; empty while that cannot even be looked at."""
+    try:
+        return tls.version()
+    except OSError:
+        return ()

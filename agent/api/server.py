@@ -5,11 +5,7 @@ configured group where that exists. Until the start is over only `/v1/healthz` a
 """
 
 import asyncio
-import contextlib
-import grp
 import logging
-import os
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -19,12 +15,13 @@ from agent.api.maps import UnknownMapError
 from agent.api.routes import CHANGES, RUNTIME, IdentityNotFoundError, NoSuchLabelsError, add_routes
 from agent.endpoint.errors import EndpointExistsError, EndpointIdsExhaustedError, EndpointNotFoundError
 from agent.ipam import AddressInUseError, PoolExhaustedError
-from agent.metrics import Metrics
+from agent.metrics.registry import Metrics
 from agent.policyset import PolicyNotFoundError, PolicyOwnedByFileError
 from agent.runtime import Runtime
 from datapath.errors import DeviceExistsError, NamespaceMissingError
 from palomar.clock import Clock
 from palomar.errors import InvalidInputError, PalomarError, PermanentError, TransientError
+from palomar.unixsocket import answers, made_for_group
 
 logger = logging.getLogger(__name__)
 
@@ -143,17 +140,12 @@ class ApiServer:
 
     async def start(self) -> None:
         """Listen. Raises SocketInUseError, and InvalidInputError for an address that cannot be had."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        if _answers(self._path):
+        if answers(self._path):
             raise SocketInUseError(self._path)
         self._path.unlink(missing_ok=True)
-        before = os.umask(0o117)
-        try:
+        with made_for_group(self._path, self._group):
             runner = await self._run(self._app)
             await web.UnixSite(runner, str(self._path)).start()
-        finally:
-            os.umask(before)
-        own_by_group(self._path, self._group)
         if self._listen is not None:
             await self._serve_metrics(*self._listen)
 
@@ -184,20 +176,3 @@ class ApiServer:
         if changes:
             await asyncio.wait(changes, timeout=STOP_TIMEOUT_S)
         self._path.unlink(missing_ok=True)
-
-
-def own_by_group(path: Path, group: str) -> None:
-    """Give a socket to the group and set 0660; without such a group it stays the user's."""
-    with contextlib.suppress(KeyError, PermissionError):
-        os.chown(path, -1, grp.getgrnam(group).gr_gid)
-    path.chmod(0o660)
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-    return True

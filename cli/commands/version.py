@@ -16,12 +16,11 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print both versions; an agent that does not answer is said so, not an error."""
-    from importlib import metadata
-
     from cli.format.agent import at
+    from palomar.version import installed_version
 
     output = output_of(args)
-    client = metadata.version("palomar")
+    client = installed_version()
     try:
         status = agent_api(args, timeout_s=2.0).get("/healthz")
         daemon = str(at(status, "palomar", "version") or "unknown")
