@@ -5,7 +5,9 @@ the supervisor. What the children do is theirs (`hubble.ingest`, `hubble.server`
 """
 
 import json
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from agent.config import AgentConfig
@@ -101,3 +103,9 @@ def _telemetry(config: AgentConfig) -> dict[str, Any]:
 
     TelemetryConfig.parse(json.dumps(facts))
     return facts
+
+
+def python_path(before: str) -> str:
+    """Let a child import what this process imports, also from a checkout that is not installed."""
+    root = Path(__file__).resolve().parent.parent
+    return os.pathsep.join(filter(None, [str(root), str(root / "proto"), before]))

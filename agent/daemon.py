@@ -1,4 +1,4 @@
-"""The agent of a node: every part made, wired and started in order, in this one place.
+"""The agent of a node: every part (`agent.wiring`) started in order and stopped in the opposite one.
 
 Order of the start, each a stage named in log, status and metrics: kvstore, ipam, bpf maps, kvstore sync,
 restore endpoints, policies, regenerate endpoints, watches, event path. The kernel forwards and enforces
@@ -9,56 +9,29 @@ endpoint's policy is resolved again. Stopping leaves the kernel as it is.
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as package_version
-from ipaddress import IPv4Network
-from pathlib import Path
 from typing import Protocol
 
-from agent.agentevents import AgentEventLog
 from agent.api.server import ApiServer
-from agent.children import child_specs
-from agent.cidrfile import read_cidr_numbers, write_cidr_numbers
+from agent.children import child_specs, python_path
 from agent.config import AgentConfig
 from agent.controllers import Controller
 from agent.datapaththread import DatapathThread
 from agent.endpoint import restore
-from agent.endpoint.manager import EndpointManager, EndpointParts
-from agent.endpoint.namespaces import KernelNamespaces, NamespaceTable
-from agent.endpoint.store import EndpointStore
-from agent.flownames import FlowNames
-from agent.identity.cache import IdentityCache
-from agent.identity.cidr import CidrIdentities
-from agent.identity.labelfilter import LabelFilter
+from agent.endpoint.namespaces import KernelNamespaces
 from agent.ingestlink import IngestLink
 from agent.ipam import Ipam
-from agent.ipcache import IpCache
-from agent.metrics import Metrics
-from agent.nodeidentity import NodeIdentities
-from agent.nodes import BOOT_ID_FILE, NodeDiscovery, local_node_entry
-from agent.peersfile import PeersFile
-from agent.policy.engine import PolicyConfig, PolicyEngine
-from agent.policy.parse import ParsedPolicies, parse_policies
-from agent.policy.resolve import EnforcementMode
-from agent.policydir import PolicyDirectory
-from agent.policymaps import PolicyMapWriter
-from agent.policyset import PolicySet
-from agent.policysync import PolicySync
+from agent.metrics.registry import Metrics
 from agent.runtime import Bootstrap, Runtime
 from agent.supervisor import Supervisor
+from agent.wiring import Ground, announce_peers, datapath_config, shared_state, wire
 from cluster.backend import Backend
-from cluster.connect import open_backend
-from cluster.shared import SharedStateConfig
 from datapath.bpffs import RootLock, ensure_mounted
-from datapath.config import DatapathConfig
 from datapath.node import NodeDatapath
 from palomar.certwatch import CHECK_S as CERTIFICATE_CHECK_S
 from palomar.certwatch import CertificateWatch
 from palomar.clock import Clock
-from palomar.identity import NumericIdentity
-from palomar.table import RowState
 from palomar.tasks import spawn
 
 logger = logging.getLogger(__name__)
@@ -71,23 +44,6 @@ SYNC_POLL_S = 0.25
 ENOUGH_FAILURES = 3
 CT_GC_INTERVAL_S = 60.0
 ENDPOINT_GC_INTERVAL_S = 30.0
-
-
-class IpcachePrefixes:
-    """The ipcache as policy synchronisation sees it."""
-
-    def __init__(self, ipcache: IpCache) -> None:
-        """Stand before `ipcache`."""
-        self._ipcache = ipcache
-
-    def set_cidrs(self, cidrs: Mapping[IPv4Network, NumericIdentity]) -> None:
-        """Make the prefixes be exactly these."""
-        self._ipcache.set_cidrs(cidrs)
-
-    @property
-    def settled(self) -> bool:
-        """Whether every wish was tried."""
-        return all(row.state is not RowState.PENDING for row in self._ipcache.table.rows())
 
 
 class Daemon:
@@ -110,7 +66,7 @@ class Daemon:
             await self.stopped.wait()
             logger.info("agent stops", extra={"node": self.config.node_name})
 
-    async def _start(self, stack: AsyncExitStack) -> None:
+    async def _ground(self, stack: AsyncExitStack) -> Ground:
         config, paths = self.config, self.config.paths
         lock = RootLock(paths.lock_file, paths.bpf_root)
         thread = DatapathThread()
@@ -120,16 +76,20 @@ class Daemon:
             lock.acquire()
             stack.callback(lock.release)
         async with self._stage("kvstore"):
-            backend = self._backend()
+            backend = shared_state(config)
             await backend.start()
             stack.push_async_callback(backend.stop)
         async with self._stage("ipam"):
             ipam = Ipam(config.pod_cidr)
         async with self._stage("bpf maps"):
-            datapath = NodeDatapath(self._datapath_config())
+            datapath = NodeDatapath(datapath_config(config))
             stack.push_async_callback(thread.run, datapath.stop)
             await thread.run(datapath.start)
-        runtime = self.wire(thread, backend, ipam, datapath, KernelNamespaces())
+        return Ground(thread, backend, ipam, datapath, KernelNamespaces())
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        ground = await self._ground(stack)
+        runtime = wire(self.config, self.clock, self.bootstrap, self.metrics, ground)
         supervisor = self._supervisor()
         runtime.processes = supervisor.status
         self.metrics.bind(runtime)
@@ -139,8 +99,8 @@ class Daemon:
         async with self._stage("kvstore sync"):
             await _enter(stack, runtime.ipcache)
             await _enter(stack, runtime.nodes)
-            self._announce_peers(runtime.nodes)
-            synced = await _synced_soon(backend)
+            announce_peers(self.config, runtime.nodes)
+            synced = await _synced_soon(ground.backend)
             if not synced:
                 logger.warning("shared state is away: going on with the state files")
             await _enter(stack, runtime.identities)
@@ -148,7 +108,7 @@ class Daemon:
         async with self._stage("restore endpoints"):
             runtime.restored = await restore.take_over(runtime.endpoints)
             known = {int(e.endpoint_id): e.record.host_ifname for e in runtime.endpoints.endpoints()}
-            await thread.run(restore.remove_strangers, datapath, known)
+            await ground.thread.run(restore.remove_strangers, ground.datapath, known)
             await _enter(stack, runtime.link)
         async with self._stage("policies"):
             await runtime.policies.load()
@@ -210,151 +170,9 @@ class Daemon:
         gc.runs, gc.last, gc.duration_s = gc.runs + 1, counted, seconds
         self.metrics.observe_gc(seconds, ok=True)
 
-    # --- parts
-
-    def _backend(self) -> Backend:
-        config = self.config
-        return open_backend(
-            config.kvstore,
-            SharedStateConfig(config.node_name, config.node_ipv4, config.kvstore_lease_ttl),
-            directory=config.kvstore_dir,
-            etcd_endpoints=config.etcd_endpoints,
-        )
-
-    def _datapath_config(self) -> DatapathConfig:
-        config = self.config
-        return DatapathConfig(
-            bpf_root=config.bpf_root,
-            node_name=config.node_name,
-            node_ipv4=config.node_ipv4,
-            router_ipv4=config.router_ipv4,
-            pod_cidr=config.pod_cidr,
-            cluster_cidr=config.cluster_pod_cidr,
-            device=config.device,
-            tunnel_port=config.tunnel_port,
-            mtu=config.mtu,
-            masquerade=config.enable_ipv4_masquerade,
-            aggregation=config.monitor_aggregation,
-            ct_tcp_max=config.bpf_ct_global_tcp_max,
-            ct_any_max=config.bpf_ct_global_any_max,
-        )
-
-    def wire(
-        self,
-        thread: DatapathThread,
-        backend: Backend,
-        ipam: Ipam,
-        datapath: NodeDatapath,
-        namespaces: NamespaceTable,
-    ) -> Runtime:
-        """Make every part that stands on these and connect them; nothing is started."""
-        config, paths, clock = self.config, self.config.paths, self.clock
-        events = AgentEventLog(paths.flow_dir, clock)
-        link = IngestLink(paths.ingest_socket, clock)
-        nodes = NodeDiscovery(
-            backend,
-            local_node_entry(
-                config.node_name,
-                config.cluster_name,
-                config.node_ipv4,
-                ipam.router,
-                config.pod_cidr,
-                dict(config.node_labels),
-                boot_id(),
-            ),
-        )
-        ipcache = IpCache(datapath.maps, backend, nodes)
-        cache = IdentityCache()
-        identities = NodeIdentities(backend, cache, LabelFilter(config.labels))
-        engine = PolicyEngine(
-            PolicyConfig(EnforcementMode(config.enable_policy), config.allow_localhost == "always"),
-            {int(number): labels for number, labels in cache.as_mapping().items()},
-        )
-        cidr_file = config.state_dir / "cidr-identities.json"
-        cidrs = CidrIdentities(dict(read_cidr_numbers(cidr_file).items()))
-        sync = PolicySync(
-            engine, cache, cidrs, PolicyMapWriter(datapath.maps), thread, IpcachePrefixes(ipcache), link
-        )
-        sync.cidrs_changed.append(
-            lambda: write_cidr_numbers(
-                cidr_file, {n: i for n, i in cidrs.snapshot().items() if isinstance(n, IPv4Network)}
-            )
-        )
-
-        def parse(text: str) -> ParsedPolicies:
-            return parse_policies(text, config.cluster_name)
-
-        directory = PolicyDirectory(config.policy_dir, parse) if config.policy_dir is not None else None
-        policies = PolicySet(sync, directory, paths.policy_state_dir, parse, events)
-        endpoints = EndpointManager(
-            EndpointParts(
-                datapath=datapath,
-                thread=thread,
-                namespaces=namespaces,
-                ipam=ipam,
-                identities=identities,
-                addresses=ipcache,
-                policies=sync,
-                store=EndpointStore(paths.endpoint_dir),
-                clock=clock,
-            )
-        )
-        identities.moved = endpoints.identity_moved
-        names = FlowNames(config.cluster_name, cache, endpoints, link, events)
-        cache.listen(names.identities_changed)
-        ipcache.listen(names.address_changed)
-        endpoints.listeners += [names.endpoint_changed]
-        endpoints.stage_observers += [self.metrics.observe_stage]
-        endpoints.listeners += [self.metrics.endpoint_changed]
-        names.node_devices()
-
-        def regenerated(endpoint_id: int, error: str) -> None:
-            item = endpoints.get(endpoint_id)
-            if item is not None:
-                events.regenerated(endpoint_id, item.record.identity_labels.texts(), error)
-
-        sync.regenerated.append(regenerated)
-        return Runtime(
-            config=config,
-            clock=clock,
-            version=program_version(),
-            bootstrap=self.bootstrap,
-            thread=thread,
-            events=events,
-            link=link,
-            ipam=ipam,
-            backend=backend,
-            nodes=nodes,
-            ipcache=ipcache,
-            identities=identities,
-            sync=sync,
-            policies=policies,
-            endpoints=endpoints,
-            maps=lambda: datapath.maps,
-            processes=list,
-        )
-
     def _supervisor(self) -> Supervisor:
         path = python_path(os.environ.get("PYTHONPATH", ""))
         return Supervisor(child_specs(self.config, os.getpid(), path), self.clock)
-
-    def _announce_peers(self, nodes: NodeDiscovery) -> None:
-        """Keep the file from which the flow server announces the nodes to relays."""
-        config = self.config
-        if config.hubble_listen_address is None:
-            return
-        peers = PeersFile(
-            config.run_dir / "peers.json",
-            config.hubble_listen_address[1],
-            tls=not config.hubble_listen_insecure,
-        )
-
-        def write() -> None:
-            known = [(node.cluster, node.name, node.node_ipv4) for node in nodes.nodes()]
-            peers.write((cluster, name, ipv4) for cluster, name, ipv4 in known if ipv4 is not None)
-
-        nodes.listen(lambda _before, _after: write(), write)
-        write()
 
     @asynccontextmanager
     async def _stage(self, name: str) -> AsyncIterator[None]:
@@ -401,25 +219,3 @@ async def _reader_there(link: IngestLink) -> None:
 async def _cancel(task: "asyncio.Task[None]") -> None:
     task.cancel()
     await asyncio.wait([task])
-
-
-def program_version() -> str:
-    """Return the installed version; `unknown` from a source tree that is not installed."""
-    try:
-        return package_version("palomar")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def boot_id() -> str:
-    """Return the kernel's id of this boot; empty where it has none."""
-    try:
-        return BOOT_ID_FILE.read_text().strip()
-    except OSError:
-        return ""
-
-
-def python_path(before: str) -> str:
-    """Let a child import what this process imports, also from a checkout that is not installed."""
-    root = Path(__file__).resolve().parent.parent
-    return os.pathsep.join(filter(None, [str(root), str(root / "proto"), before]))

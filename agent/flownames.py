@@ -5,8 +5,7 @@ and `AgentEventLog`.
 """
 
 import socket
-from ipaddress import IPv4Address, IPv4Network
-from typing import Protocol
+from ipaddress import IPv4Network
 
 from agent.agentevents import AgentEventLog
 from agent.endpoint.manager import EndpointChange, EndpointManager
@@ -17,14 +16,6 @@ from agent.ipcache import IpInfo, Source
 from palomar.identity import NumericIdentity
 
 HOST_BITS = 32
-
-
-class AddressLookup(Protocol):
-    """What is known of addresses (the ipcache)."""
-
-    def lookup(self, address: IPv4Address) -> IpInfo | None:
-        """Return what stands for an address."""
-        ...
 
 
 class FlowNames:

@@ -13,7 +13,6 @@ import logging
 from asyncio import CancelledError, Task
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -26,6 +25,14 @@ NodeListener = Callable[[NodeEntry | None, NodeEntry | None], None]
 """Called with the entry before (None: new) and after (None: gone)."""
 
 BOOT_ID_FILE = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boot_id() -> str:
+    """Return the kernel's id of this boot; empty where it has none."""
+    try:
+        return BOOT_ID_FILE.read_text().strip()
+    except OSError:
+        return ""
 
 
 def local_node_entry(
@@ -78,10 +85,6 @@ class NodeDiscovery:
         """This node first, then the others by name."""
         return [self._local, *(self._others[name] for name in sorted(self._others))]
 
-    def by_ipv4(self, node_ipv4: IPv4Address) -> NodeEntry | None:
-        """Return the node with this address; None where there is none. O(nodes)."""
-        return next((node for node in self.nodes() if node.node_ipv4 == node_ipv4), None)
-
     def listen(self, listener: NodeListener, synced: Callable[[], None] | None = None) -> None:
         """Tell `listener` of the other nodes, now and on change; call `synced` once all are told."""
         for node in self._others.values():
@@ -95,11 +98,6 @@ class NodeDiscovery:
     def publish(self) -> None:
         """Make this node known; to the others it says that its addresses are complete."""
         self._backend.publish_node(self._local)
-
-    def update_labels(self, labels: Mapping[str, str]) -> None:
-        """Publish other labels."""
-        self._local = replace(self._local, labels=dict(labels))
-        self.publish()
 
     async def start(self) -> None:
         """Begin to follow the others; the backend need not be reachable."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from agent.nodes import NodeDiscovery
 from palomar.certs import node_server_name
 from palomar.files import write_atomically
 
@@ -53,3 +54,13 @@ class PeersFile:
             logger.error("peers file not written", extra={"path": str(self._path), "error": str(error)})
             return
         self._written = text
+
+    def follow(self, nodes: NodeDiscovery) -> None:
+        """Write `nodes` now and whenever they change."""
+
+        def write() -> None:
+            known = [(node.cluster, node.name, node.node_ipv4) for node in nodes.nodes()]
+            self.write((cluster, name, ipv4) for cluster, name, ipv4 in known if ipv4 is not None)
+
+        nodes.listen(lambda _before, _after: write(), write)
+        write()

@@ -1,8 +1,8 @@
 """Writing policy maps: from the entries an endpoint shall have to the pinned map that has them.
 
-`PolicyMaps` is the part of `datapath.maps.DatapathMaps` needed here, with a fake for tests. Everything blocks
-and belongs in the datapath thread, which owns a `PolicyMapWriter`. New and changed entries are written before
-others are removed, so a change never opens a gap; the policy revision is bumped last, so that live
+`PolicyMaps` is the part of `datapath.maps.node.DatapathMaps` needed here, with a fake for tests. Everything
+blocks and belongs in the datapath thread, which owns a `PolicyMapWriter`. New and changed entries are written
+before others are removed, so a change never opens a gap; the policy revision is bumped last, so that live
 connections are judged by the new map.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from datapath.abi import PolicyEntry, PolicyKey
+from datapath.abi.policy import PolicyEntry, PolicyKey
 from palomar.errors import PalomarError, TransientError
 from palomar.identity import MAX_CLUSTER_IDENTITY, MIN_CLUSTER_IDENTITY
 

@@ -78,7 +78,6 @@ class PolicySet:
         self._warned_at = (0, 0)
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
-        self.scans = 0
         """How often the directory was looked at."""
 
     async def load(self) -> None:
@@ -168,7 +167,6 @@ class PolicySet:
             async with self._lock:
                 if await asyncio.to_thread(directory.scan):
                     await self._apply()
-                self.scans += 1
 
     async def _apply(self) -> PolicyUpdate:
         wanted = dict(self._imported)

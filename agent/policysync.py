@@ -25,7 +25,7 @@ from agent.policy.cookie import Cause, CookieTable, Reason
 from agent.policy.engine import PolicyEngine, PolicyUpdate
 from agent.policy.resolve import EndpointPolicy
 from agent.policymaps import Entries, PolicyMapWriter
-from datapath.abi import PolicyEntry, PolicyKey
+from datapath.abi.policy import PolicyEntry, PolicyKey
 from palomar.errors import TransientError
 from palomar.identity import EndpointId, NumericIdentity
 from palomar.labels import LabelSet

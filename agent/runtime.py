@@ -1,4 +1,4 @@
-"""The parts of a running agent by name: what `agent.daemon` wires and the API, status and metrics read.
+"""The parts of a running agent by name: what `agent.wiring` makes and the API, status and metrics read.
 
 No behaviour of its own.
 """
@@ -21,7 +21,8 @@ from agent.policyset import PolicySet
 from agent.policysync import PolicySync
 from agent.supervisor import ChildStatus
 from cluster.backend import Backend
-from datapath.maps import DatapathMaps, GcCount
+from datapath.maps.conntrack import GcCount
+from datapath.maps.node import DatapathMaps
 from palomar.certwatch import Expiry
 from palomar.clock import Clock
 

@@ -12,7 +12,7 @@ from agent.controllers import ControllerStatus
 from agent.endpoint.model import EndpointState
 from agent.ingestlink import IngestStats
 from agent.runtime import Runtime
-from agent.supervisor import ChildState
+from agent.supervisor import ChildState, ChildStatus
 from cluster.backend import BackendState
 from palomar.identity import MAX_CLUSTER_IDENTITY, MIN_CLUSTER_IDENTITY
 from palomar.table import RowState, Table
@@ -194,9 +194,39 @@ def tables(runtime: Runtime) -> list[dict[str, Any]]:
     return found
 
 
-def _own(runtime: Runtime) -> dict[str, Any]:
-    config, stats = runtime.config, runtime.link.stats
+def _observed(stats: IngestStats) -> dict[str, Any]:
+    names = ("cpu", "emitted", "stored", "lost", "failed", "suppressed")
+    return {
+        "emitted": stats.emitted,
+        "stored": stats.stored,
+        "lost": stats.lost,
+        "cpus": [{name: getattr(cpu, name) for name in names} for cpu in stats.cpus],
+    }
+
+
+def _process(child: ChildStatus) -> dict[str, Any]:
+    return {
+        "name": child.name,
+        "state": str(child.state),
+        "pid": child.pid,
+        "restarts": child.restarts,
+        "last-exit": child.last_exit,
+    }
+
+
+def _policies(runtime: Runtime) -> dict[str, Any]:
     policies = runtime.policies
+    return {
+        "in-force": len(runtime.sync.engine.repository.policies()),
+        "imported": len(policies.imported()),
+        "files": len(policies.files()),
+        "errors": policies.errors(),
+        "warnings": policies.warnings(),
+    }
+
+
+def _own(runtime: Runtime) -> dict[str, Any]:
+    config = runtime.config
     return {
         "node": config.node_name,
         "cluster": config.cluster_name,
@@ -215,38 +245,8 @@ def _own(runtime: Runtime) -> dict[str, Any]:
             "failed": runtime.restored.failed,
         },
         "certificates": [asdict(certificate) for certificate in runtime.certificates],
-        "observed": {
-            "emitted": stats.emitted,
-            "stored": stats.stored,
-            "lost": stats.lost,
-            "cpus": [
-                {
-                    "cpu": cpu.cpu,
-                    "emitted": cpu.emitted,
-                    "stored": cpu.stored,
-                    "lost": cpu.lost,
-                    "failed": cpu.failed,
-                    "suppressed": cpu.suppressed,
-                }
-                for cpu in stats.cpus
-            ],
-        },
-        "processes": [
-            {
-                "name": child.name,
-                "state": str(child.state),
-                "pid": child.pid,
-                "restarts": child.restarts,
-                "last-exit": child.last_exit,
-            }
-            for child in runtime.processes()
-        ],
-        "policies": {
-            "in-force": len(runtime.sync.engine.repository.policies()),
-            "imported": len(policies.imported()),
-            "files": len(policies.files()),
-            "errors": policies.errors(),
-            "warnings": policies.warnings(),
-        },
+        "observed": _observed(runtime.link.stats),
+        "processes": [_process(child) for child in runtime.processes()],
+        "policies": _policies(runtime),
         "tables": tables(runtime),
     }

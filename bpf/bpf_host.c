@@ -63,9 +63,10 @@ SEC("tc")
 int cil_from_host(struct __sk_buff *skb)
 {
 	struct packet packet = { .direction = DIR_EGRESS };
+	__be16 protocol = eth_protocol(skb);
 	int ret;
 
-	switch (eth_protocol(skb)) {
+	switch (protocol) {
 	case bpf_htons(ETH_P_IP):
 		ret = handle_ipv4_from_host(skb, &packet);
 		break;
@@ -73,11 +74,8 @@ int cil_from_host(struct __sk_buff *skb)
 		METRICS_FORWARDED(skb, DIR_EGRESS);
 		ret = TC_ACT_OK;
 		break;
-	case bpf_htons(ETH_P_IPV6):
-		ret = DROP(&packet, DROP_UNSUPPORTED_L3_PROTOCOL);
-		break;
 	default:
-		ret = DROP(&packet, DROP_UNSUPPORTED_L2_PROTOCOL);
+		ret = DROP(&packet, eth_drop_reason(protocol));
 	}
 	return drop_if(skb, &packet, ret);
 }
@@ -104,13 +102,15 @@ SEC("tc")
 int cil_to_host(struct __sk_buff *skb)
 {
 	struct packet packet = { .direction = DIR_INGRESS, .dst_identity = IDENTITY_HOST };
+	__be16 protocol;
 	int ret;
 
 	if (skb->mark == MARK_TO_HOST) {
 		skb->mark = 0;
 		return TC_ACT_OK;
 	}
-	switch (eth_protocol(skb)) {
+	protocol = eth_protocol(skb);
+	switch (protocol) {
 	case bpf_htons(ETH_P_IP):
 		ret = handle_ipv4_to_host(skb, &packet);
 		break;
@@ -118,11 +118,8 @@ int cil_to_host(struct __sk_buff *skb)
 		METRICS_FORWARDED(skb, DIR_INGRESS);
 		ret = TC_ACT_OK;
 		break;
-	case bpf_htons(ETH_P_IPV6):
-		ret = DROP(&packet, DROP_UNSUPPORTED_L3_PROTOCOL);
-		break;
 	default:
-		ret = DROP(&packet, DROP_UNSUPPORTED_L2_PROTOCOL);
+		ret = DROP(&packet, eth_drop_reason(protocol));
 	}
 	return drop_if(skb, &packet, ret);
 }

@@ -77,10 +77,12 @@ SEC("tc")
 int cil_from_container(struct __sk_buff *skb)
 {
 	struct packet packet = {};
+	__be16 protocol;
 	int ret;
 
 	packet_from_endpoint(&packet);
-	switch (eth_protocol(skb)) {
+	protocol = eth_protocol(skb);
+	switch (protocol) {
 	case bpf_htons(ETH_P_IP):
 		bpf_tail_call(skb, &cilium_calls, CALL_HANDLE_IPV4);
 		ret = DROP(&packet, DROP_MISSED_TAIL_CALL);
@@ -89,11 +91,8 @@ int cil_from_container(struct __sk_buff *skb)
 		bpf_tail_call(skb, &cilium_calls, CALL_HANDLE_ARP);
 		ret = DROP(&packet, DROP_MISSED_TAIL_CALL);
 		break;
-	case bpf_htons(ETH_P_IPV6):
-		ret = DROP(&packet, DROP_UNSUPPORTED_L3_PROTOCOL);
-		break;
 	default:
-		ret = DROP(&packet, DROP_UNSUPPORTED_L2_PROTOCOL);
+		ret = DROP(&packet, eth_drop_reason(protocol));
 	}
 	return drop_if(skb, &packet, ret);
 }
@@ -225,10 +224,12 @@ SEC("tc")
 int cil_to_container(struct __sk_buff *skb)
 {
 	struct packet packet = {};
+	__be16 protocol;
 	int ret;
 
 	packet_to_endpoint(&packet);
-	switch (eth_protocol(skb)) {
+	protocol = eth_protocol(skb);
+	switch (protocol) {
 	case bpf_htons(ETH_P_IP):
 		ret = handle_ipv4_to_container(skb, &packet);
 		break;
@@ -236,11 +237,8 @@ int cil_to_container(struct __sk_buff *skb)
 		METRICS_FORWARDED(skb, DIR_INGRESS);
 		ret = TC_ACT_OK;
 		break;
-	case bpf_htons(ETH_P_IPV6):
-		ret = DROP(&packet, DROP_UNSUPPORTED_L3_PROTOCOL);
-		break;
 	default:
-		ret = DROP(&packet, DROP_UNSUPPORTED_L2_PROTOCOL);
+		ret = DROP(&packet, eth_drop_reason(protocol));
 	}
 	return drop_if(skb, &packet, ret);
 }

@@ -44,17 +44,15 @@ SEC("tc")
 int cil_from_overlay(struct __sk_buff *skb)
 {
 	struct packet packet = { .direction = DIR_INGRESS };
+	__be16 protocol = eth_protocol(skb);
 	int ret;
 
-	switch (eth_protocol(skb)) {
+	switch (protocol) {
 	case bpf_htons(ETH_P_IP):
 		ret = handle_ipv4_from_overlay(skb, &packet);
 		break;
-	case bpf_htons(ETH_P_IPV6):
-		ret = DROP(&packet, DROP_UNSUPPORTED_L3_PROTOCOL);
-		break;
 	default:
-		ret = DROP(&packet, DROP_UNSUPPORTED_L2_PROTOCOL);
+		ret = DROP(&packet, eth_drop_reason(protocol));
 	}
 	return drop_if(skb, &packet, ret);
 }

@@ -1,13 +1,15 @@
 """What this node wants the store to hold: its leased keys and the identities it uses.
 
-Pure bookkeeping: wishes in, from the agent through `cluster.shared`; what is still to be written out.
-It outlives every connection, so that a store that lost everything gets everything back.
+Pure bookkeeping: wishes in, from the agent through `cluster.shared`; what is still to be written out, to
+`cluster.ownwriter`. It outlives every connection, so that a store that lost everything gets everything
+back.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cluster import keys
+from cluster.backend import IdentityEntry
 from cluster.driver import Stored
 from cluster.keys import Kind
 from palomar.identity import NumericIdentity
@@ -48,6 +50,11 @@ class OwnKeys:
     def keys(self) -> set[str]:
         """Every key this node answers for: the leased ones, and the numbers of its identities."""
         return set(self._values) | {keys.identity_key(use.identity) for use in self.uses.values()}
+
+    def taken(self, labels: LabelSet, known: Iterable[IdentityEntry]) -> set[NumericIdentity]:
+        """Numbers in use here, or `known`, that stand for other labels than these."""
+        numbers = {entry.identity for entry in known if entry.labels != labels}
+        return numbers | {use.identity for use in self.uses.values() if use.labels != labels}
 
     def put(self, key: str, value: str) -> None:
         """Wish for a value."""

@@ -5,7 +5,8 @@ lists the store, writes what this node owns and the store lacks (the same identi
 then the node), and follows changes until something fails; then the next session begins after a backoff
 with jitter. Nothing known is forgotten in between.
 What it is not: a store (that is a `cluster.driver.Driver`), nor the rules of what vanished entries mean
-(`cluster.view`) or how numbers are agreed on (`cluster.identities`).
+(`cluster.view`), how this node's keys get into the store (`cluster.ownwriter`) or how numbers are agreed
+on (`cluster.identities`).
 Input: the agent's calls. Output: keys in the store, and events to subscriptions.
 """
 
@@ -13,11 +14,9 @@ import asyncio
 import contextlib
 import logging
 import random
-import weakref
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
-from typing import TypeVar
 
 from cluster import keys
 from cluster.backend import (
@@ -30,12 +29,12 @@ from cluster.backend import (
     IpNetwork,
     NodeEntry,
 )
-from cluster.driver import Delete as DeleteKey
-from cluster.driver import Driver, Equals, Operation, Put, Snapshot
+from cluster.driver import Driver, Snapshot
 from cluster.errors import BackendUnavailableError
 from cluster.identities import Allocator, is_cluster_identity
 from cluster.own import OwnKeys, Use
-from cluster.subscription import Subscription
+from cluster.ownwriter import OwnWriter, happened
+from cluster.subscription import Subscriptions
 from cluster.view import ClusterView
 from palomar.clock import Clock, SystemClock
 from palomar.identity import NumericIdentity
@@ -44,15 +43,10 @@ from palomar.tasks import spawn
 
 logger = logging.getLogger(__name__)
 
-E = TypeVar("E", IdentityEntry, IpEntry, NodeEntry)
-AnySubscription = Subscription[IdentityEntry] | Subscription[IpEntry] | Subscription[NodeEntry]
-
 MIN_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 ALLOCATE_WAIT_S = 1.0
 """How long an allocation waits for a connection that is being made."""
-MAX_OPERATIONS = 100
-"""etcd refuses transactions of more than 128 operations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +78,9 @@ class SharedState:
         self._rng = rng or random.SystemRandom()
         self._view = ClusterView(int(config.grace_s * 1e9))
         self._own = OwnKeys()
-        self._subscriptions: dict[keys.Kind, weakref.WeakSet[AnySubscription]] = {}
-        self._moved: list[IdentityMoved] = []
+        self._writer = OwnWriter(driver, self._own, self._view, config.node_ip)
+        self._subscriptions = Subscriptions()
         self._allocating: dict[LabelSet, asyncio.Lock] = {}
-        self._write = asyncio.Event()
-        self._idle = asyncio.Event()
         self._synced = asyncio.Event()
         self._online = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -122,20 +114,17 @@ class SharedState:
         self._online.clear()
         self._state = BackendState.STOPPED
         self._message = f"{self._driver.name}: stopped"
-        for subscription in self._all_subscriptions():
-            subscription.close()
+        self._subscriptions.close()
 
     async def wait_synced(self, timeout_s: float) -> bool:
         """Wait for the first complete listing."""
-        return await _happened(self._synced, timeout_s)
+        return await happened(self._synced, timeout_s)
 
     async def flush(self, timeout_s: float) -> bool:
         """Wait until nothing is pending."""
         if self._session is not None and not self._own.pending:
             return True
-        self._idle.clear()
-        self._write.set()
-        return await _happened(self._idle, timeout_s)
+        return await self._writer.flush(timeout_s)
 
     async def allocate_identity(self, labels: LabelSet, preferred: int | None = None) -> NumericIdentity:
         """Return the number of `labels` and count one use."""
@@ -147,12 +136,14 @@ class SharedState:
             wanted = [] if preferred is None else [preferred]
             wanted += self._view.numbers_of(labels)
             if not self._failures or self._known_without_store(labels, wanted) is None:
-                await _happened(self._online, ALLOCATE_WAIT_S)
+                await happened(self._online, ALLOCATE_WAIT_S)
             session, claimed = self._session, False
             try:
                 if session is None:
                     raise BackendUnavailableError(self._driver.name, "allocate identity", self._message)
-                identity = await session.allocate(labels, wanted, self._taken(labels))
+                identity = await session.allocate(
+                    labels, wanted, self._own.taken(labels, self._view.identities.values())
+                )
                 claimed = session is self._session
             except BackendUnavailableError:
                 offline = self._known_without_store(labels, wanted)
@@ -164,7 +155,7 @@ class SharedState:
             self._own.put(reference, str(identity))
             if claimed:
                 self._own.written(reference, str(identity))
-            self._write.set()
+            self._writer.wake()
             return identity
 
     def release_identity(self, labels: LabelSet) -> None:
@@ -177,42 +168,42 @@ class SharedState:
             del self._own.uses[labels]
             self._allocating.pop(labels, None)
             self._own.remove(keys.reference_key(labels, self._config.node_ip))
-            self._write.set()
+            self._writer.wake()
 
     def upsert_ip(self, entry: IpEntry) -> None:
         """Publish an address of this node."""
         self._own.put(keys.ip_key(entry.network), keys.encode_ip(entry))
-        self._write.set()
+        self._writer.wake()
 
     def delete_ip(self, network: IpNetwork) -> None:
         """Withdraw an address of this node."""
         self._own.remove(keys.ip_key(network))
-        self._write.set()
+        self._writer.wake()
 
     def publish_node(self, entry: NodeEntry) -> None:
         """Publish this node."""
         self._own.put(keys.node_key(entry.cluster, entry.name), keys.encode_node(entry))
-        self._write.set()
+        self._writer.wake()
 
     def watch_identities(self) -> AsyncIterator[Event[IdentityEntry]]:
         """Follow identities."""
-        return self._subscribe(keys.Kind.IDENTITY, self._view.identities)
+        return self._subscriptions.add(keys.Kind.IDENTITY, self._view.identities)
 
     def watch_ips(self) -> AsyncIterator[Event[IpEntry]]:
         """Follow addresses."""
-        return self._subscribe(keys.Kind.IP, self._view.ips)
+        return self._subscriptions.add(keys.Kind.IP, self._view.ips)
 
     def watch_nodes(self) -> AsyncIterator[Event[NodeEntry]]:
         """Follow nodes."""
-        return self._subscribe(keys.Kind.NODE, self._view.nodes)
+        return self._subscriptions.add(keys.Kind.NODE, self._view.nodes)
 
     def on_identity_moved(self, listener: IdentityMoved) -> None:
         """Hear of numbers that had to be replaced."""
-        self._moved.append(listener)
+        self._writer.moved.append(listener)
 
     def identities(self) -> dict[NumericIdentity, IdentityEntry]:
         """Every known identity, and those used here that the store has not seen yet."""
-        own = {use.identity: IdentityEntry(use.identity, use.labels) for use in self._uses()}
+        own = {use.identity: IdentityEntry(use.identity, use.labels) for use in self._own.uses.values()}
         return own | {entry.identity: entry for entry in self._view.identities.values()}
 
     def ips(self) -> dict[IpNetwork, IpEntry]:
@@ -265,12 +256,12 @@ class SharedState:
         self._own.compare(snapshot.values, lease)
         touched = self._view.merge(snapshot.values, self._own.keys(), self._now_ns())
         self._revision = snapshot.revision
-        await self._write_own(session)
+        await self._writer.write(session)
         self._connected(session, touched)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_alive(lease))
             tasks.create_task(self._follow(snapshot))
-            tasks.create_task(self._write_loop(session))
+            tasks.create_task(self._writer.run(session))
             tasks.create_task(self._expire_loop())
 
     async def _renew_lease(self) -> int:
@@ -294,63 +285,15 @@ class SharedState:
             for key in lost:
                 if key in own:
                     self._own.lost(key)
-                    self._write.set()
-            self._tell(touched)
+                    self._writer.wake()
+            self._subscriptions.tell(touched)
         raise BackendUnavailableError(self._driver.name, "watch", "the stream ended")
 
     async def _expire_loop(self) -> None:
         period_s = min(1.0, max(0.05, self._config.grace_s / 4))
         while True:
             await asyncio.sleep(period_s)
-            self._tell(self._view.expire(self._now_ns()))
-
-    async def _write_loop(self, session: Allocator) -> None:
-        while True:
-            self._write.clear()
-            await self._write_own(session)
-            if not self._own.pending:
-                self._idle.set()
-            await self._write.wait()
-
-    async def _write_own(self, session: Allocator) -> None:
-        for use in self._uses():
-            if not use.claimed:
-                await self._claim(session, use)
-        to_write = self._own.to_write()
-        for start in range(0, len(to_write), MAX_OPERATIONS):
-            chunk = to_write[start : start + MAX_OPERATIONS]
-            operations: list[Operation] = [Put(key, value, session.lease) for key, value in chunk]
-            await self._driver.transact([], operations)
-            for key, value in chunk:
-                self._own.written(key, value)
-        for key, value in self._own.to_remove():
-            await self._driver.transact([Equals(key, value)], [DeleteKey(key)])
-            self._own.removed(key)
-
-    async def _claim(self, session: Allocator, use: Use) -> None:
-        """Make the store agree with a number in use here, or move to another number."""
-        if await session.claim(use.labels, use.identity):
-            use.claimed = True
-            return
-        old = use.identity
-        reference = keys.reference_key(use.labels, self._config.node_ip)
-        taken = self._taken(use.labels) | {old}
-        wanted = self._view.numbers_of(use.labels)
-        # Its own reference to the number it must give up would be found again otherwise.
-        await self._driver.transact([Equals(reference, str(old))], [DeleteKey(reference)])
-        use.identity = await session.allocate(use.labels, wanted, taken)
-        use.claimed = True
-        self._own.put(reference, str(use.identity))
-        self._own.written(reference, str(use.identity))
-        if self._own.uses.get(use.labels) is not use:
-            self._own.remove(reference)  # released while the store was asked
-            return
-        logger.error(
-            "identity number belongs to other labels and was replaced",
-            extra={"labels": use.labels.canonical(), "old": old, "new": use.identity},
-        )
-        for listener in self._moved:
-            listener(use.labels, old, use.identity)
+            self._subscriptions.tell(self._view.expire(self._now_ns()))
 
     # --- helpers
 
@@ -364,11 +307,10 @@ class SharedState:
             "cluster store connected",
             extra={"backend": self._driver.name, "revision": self._revision, "lease": self._lease},
         )
-        self._tell(touched)
+        self._subscriptions.tell(touched)
         if not self._synced.is_set():
             self._synced.set()
-            for subscription in self._all_subscriptions():
-                subscription.sync()
+            self._subscriptions.sync()
 
     def _disconnected(self, reason: str) -> None:
         if self._state is not BackendState.CONNECTING:
@@ -385,46 +327,14 @@ class SharedState:
         return longest_s * self._rng.uniform(0.5, 1.0)
 
     def _known_without_store(self, labels: LabelSet, wanted: Iterable[int]) -> NumericIdentity | None:
-        taken = self._taken(labels)
+        taken = self._own.taken(labels, self._view.identities.values())
         for number in wanted:
             if is_cluster_identity(number) and number not in taken:
                 return NumericIdentity(number)
         return None
 
-    def _taken(self, labels: LabelSet) -> set[NumericIdentity]:
-        """Numbers that are known to stand for other labels."""
-        known = {e.identity for e in self._view.identities.values() if e.labels != labels}
-        return known | {use.identity for use in self._uses() if use.labels != labels}
-
-    def _uses(self) -> list[Use]:
-        return list(self._own.uses.values())
-
     def _now_ns(self) -> int:
         return self._clock.monotonic_ns()
-
-    def _tell(self, touched: Iterable[str]) -> None:
-        for key in touched:
-            for subscription in self._subscriptions.get(keys.kind_of(key), ()):
-                subscription.touch(key)
-
-    def _subscribe(self, kind: keys.Kind, table: Mapping[str, E]) -> Subscription[E]:
-        subscription = Subscription(table.get, list(table))
-        if self._synced.is_set():
-            subscription.sync()
-        # Weak: a consumer that ended its loop needs no further call to be forgotten.
-        self._subscriptions.setdefault(kind, weakref.WeakSet()).add(subscription)
-        return subscription
-
-    def _all_subscriptions(self) -> list[AnySubscription]:
-        return [s for several in self._subscriptions.values() for s in several]
-
-
-async def _happened(event: asyncio.Event, timeout_s: float) -> bool:
-    try:
-        await asyncio.wait_for(event.wait(), timeout_s)
-    except TimeoutError:
-        return False
-    return True
 
 
 def _first_message(group: BaseExceptionGroup[BaseException]) -> str:

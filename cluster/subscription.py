@@ -1,14 +1,16 @@
-"""One consumer's way through the entries of one kind: an async iterator of events.
+"""Consumers' way through the entries of one kind: async iterators of events.
 
-It holds which keys changed since they were last told, not a queue of changes: a slow consumer gets the
+Each holds which keys changed since they were last told, not a queue of changes: a slow consumer gets the
 newest value of each, and memory is bounded by the number of keys. Fed by `cluster.shared`; the consumer
 is a task of the agent.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, TypeVar
 
+from cluster import keys
 from cluster.backend import Deleted, Event, Synced, Upserted
 
 E = TypeVar("E")
@@ -77,3 +79,41 @@ class Subscription(Generic[E]):
             self._synced_told = True
             return Synced()
         return None
+
+
+class Subscriptions:
+    """Every consumer, by the kind of entries it follows."""
+
+    def __init__(self) -> None:
+        """Start without any."""
+        self._by_kind: dict[keys.Kind, weakref.WeakSet[Subscription[Any]]] = {}
+        self._synced = False
+
+    def add(self, kind: keys.Kind, table: Mapping[str, E]) -> Subscription[E]:
+        """Return a new consumer of `kind`, whose entries stand in `table`."""
+        subscription = Subscription(table.get, list(table))
+        if self._synced:
+            subscription.sync()
+        # Weak: a consumer that ended its loop needs no further call to be forgotten.
+        self._by_kind.setdefault(kind, weakref.WeakSet()).add(subscription)
+        return subscription
+
+    def tell(self, touched: Iterable[str]) -> None:
+        """Note that these keys may have changed."""
+        for key in touched:
+            for subscription in self._by_kind.get(keys.kind_of(key), ()):
+                subscription.touch(key)
+
+    def sync(self) -> None:
+        """Note that everything told before this was the first complete listing."""
+        self._synced = True
+        for subscription in self._all():
+            subscription.sync()
+
+    def close(self) -> None:
+        """End every iteration after what is left to tell."""
+        for subscription in self._all():
+            subscription.close()
+
+    def _all(self) -> list[Subscription[Any]]:
+        return [subscription for several in self._by_kind.values() for subscription in several]

@@ -1,7 +1,7 @@
 """The BPF file system: mounted or not, the pin folders, renames, and the lock of the root's one owner.
 
-Not maps (`maps.py`). bpffs holds no plain files, so the lock is a file elsewhere whose path is passed in.
-Pin names must not contain a dot: the kernel reserves them (EPERM).
+Not maps (`pins.py`, `maps/`). bpffs holds no plain files, so the lock is a file elsewhere whose path is
+passed in. Pin names must not contain a dot: the kernel reserves them (EPERM).
 """
 
 import contextlib
@@ -12,7 +12,6 @@ from pathlib import Path
 from datapath.errors import BpffsError, BpffsInUseError
 from palomar import proc
 
-BPF_FS_MAGIC = 0xCAFE4A11
 """Of linux/magic.h, as `stat -f -c %t` prints it."""
 
 

@@ -75,7 +75,7 @@ class DatapathConfig:
 
     @property
     def globals_dir(self) -> Path:
-        """Where maps are pinned, the seeds' place."""
+        """Where maps are pinned, as in the field."""
         return self.bpf_root / "tc" / "globals"
 
     @property

@@ -13,12 +13,11 @@ from typing import NamedTuple
 
 from datapath import netns, tc
 from datapath.link import LinkInfo, Netlink, disable_ipv6, mac_bytes, mac_text, quiet, random_mac
-from datapath.maps import DatapathMaps
+from datapath.maps.node import DatapathMaps
 from datapath.programs import Attachment
 
 OBJECT = "bpf_lxc.o"
 POLICY_PROGRAM = "handle_policy"
-HOST_IFNAME_PREFIX = "lxc"
 _ALIAS_PREFIX = "palomar endpoint mac "
 _DEFAULT_ROUTE = IPv4Network("0.0.0.0/0")
 

@@ -14,7 +14,7 @@ import pyroute2
 from pyroute2.netlink.exceptions import NetlinkError as PyrouteError
 
 from datapath import libbpf, netns
-from datapath.abi import MapType
+from datapath.abi.mapspecs import MapType
 from datapath.errors import FeatureMissingError
 from palomar.errors import PalomarError
 

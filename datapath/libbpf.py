@@ -1,6 +1,6 @@
 """ctypes prototypes of the libbpf functions Palomar calls, and the capture of libbpf's log.
 
-Not a loader (`loader.py`) and not typed maps (`maps.py`): this file only makes C callable. The symbols
+Not a loader (`loader.py`) and not typed maps (`maps/`): this file only makes C callable. The symbols
 come from bcc's `libbcc.so.0`, which links `libbpf.so.1`, so nothing else is needed at run time. Function
 objects are our own (`lib[name]`, never `lib.name`): bcc sets argument types on the shared attributes.
 Reference: bpf/libbpf.h, bpf/bpf.h and bpf/btf.h of libbpf 1.1.
@@ -137,7 +137,6 @@ map_initial_value = _function("bpf_map__initial_value", _VOID, _VOID, _SIZE_P)
 
 program_name = _function("bpf_program__name", _STR, _VOID)
 program_fd = _function("bpf_program__fd", _INT, _VOID)
-program_set_autoload = _function("bpf_program__set_autoload", _INT, _VOID, ct.c_bool)
 
 btf_type_by_id = _function("btf__type_by_id", ct.POINTER(BtfType), _VOID, _U32)
 btf_find_by_name_kind = _function("btf__find_by_name_kind", ct.c_int32, _VOID, _STR, _U32)
@@ -147,14 +146,12 @@ btf_resolve_size = _function("btf__resolve_size", ct.c_int64, _VOID, _U32)
 obj_pin = _function("bpf_obj_pin", _INT, _INT, _STR)
 obj_get = _function("bpf_obj_get", _INT, _STR)
 obj_get_info_by_fd = _function("bpf_obj_get_info_by_fd", _INT, _INT, _VOID, _U32_P)
-prog_get_fd_by_id = _function("bpf_prog_get_fd_by_id", _INT, _U32)
 prog_test_run_opts = _function("bpf_prog_test_run_opts", _INT, _INT, ct.POINTER(TestRunOpts))
 
 map_create = _function("bpf_map_create", _INT, _U32, _STR, _U32, _U32, _U32, _VOID)
 map_lookup_elem = _function("bpf_map_lookup_elem", _INT, _INT, _VOID, _VOID)
 map_update_elem = _function("bpf_map_update_elem", _INT, _INT, _VOID, _VOID, ct.c_uint64)
 map_delete_elem = _function("bpf_map_delete_elem", _INT, _INT, _VOID)
-map_get_next_key = _function("bpf_map_get_next_key", _INT, _INT, _VOID, _VOID)
 map_lookup_batch = _function("bpf_map_lookup_batch", _INT, _INT, _VOID, _VOID, _VOID, _VOID, _U32_P, _VOID)
 map_delete_batch = _function("bpf_map_delete_batch", _INT, _INT, _VOID, _U32_P, _VOID)
 

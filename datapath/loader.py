@@ -11,10 +11,10 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from datapath import libbpf
+from datapath.abi.mapspecs import MapType
 from datapath.errors import (
     MapDifference,
     MapError,
@@ -23,23 +23,7 @@ from datapath.errors import (
     ObjectError,
     VerifierError,
 )
-
-PERF_EVENT_ARRAY = 4
-_ENOENT = 2
-
-
-@dataclass(frozen=True, slots=True)
-class MapInfo:
-    """Attributes of a map in the kernel (`struct bpf_map_info`)."""
-
-    id: int
-    type: int
-    key_size: int
-    value_size: int
-    max_entries: int
-    flags: int
-    name: str
-    """The kernel's name: at most 15 characters."""
+from datapath.pins import MapInfo, compare, map_info, open_pinned, pin
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,42 +32,6 @@ class Constant:
 
     offset: int
     size: int
-
-
-def map_info(fd: int) -> MapInfo:
-    """Return the attributes of the map behind `fd`; `MapError` where it is not a map."""
-    info = libbpf.MapInfoStruct()
-    size = ct.c_uint32(ct.sizeof(info))
-    if libbpf.obj_get_info_by_fd(fd, ct.byref(info), ct.byref(size)) < 0:
-        errno = libbpf.last_errno()
-        raise MapError(f"fd {fd}", "get info", errno, libbpf.reason(errno))
-    return MapInfo(
-        id=info.id,
-        type=info.type,
-        key_size=info.key_size,
-        value_size=info.value_size,
-        max_entries=info.max_entries,
-        flags=info.map_flags,
-        name=libbpf.string(info.name),
-    )
-
-
-def open_pinned(path: Path) -> int:
-    """Return a new file descriptor of the object pinned at `path`; the caller closes it."""
-    fd = int(libbpf.obj_get(os.fsencode(path)))
-    if fd >= 0:
-        return fd
-    errno = libbpf.last_errno()
-    if errno == _ENOENT:
-        raise MapMissingError(path)
-    raise MapError(str(path), "open pinned", errno, libbpf.reason(errno))
-
-
-def pin(fd: int, path: Path) -> None:
-    """Pin the object behind `fd` at `path`, whose folder must exist on a bpffs."""
-    if libbpf.obj_pin(fd, os.fsencode(path)) < 0:
-        errno = libbpf.last_errno()
-        raise MapError(str(path), "pin", errno, libbpf.reason(errno))
 
 
 class BpfObject:
@@ -125,12 +73,7 @@ class BpfObject:
         """Use as a context manager to close on the way out."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
 
@@ -138,11 +81,6 @@ class BpfObject:
     def map_names(self) -> list[str]:
         """Maps of the object without `.rodata` and its like."""
         return [name for name, pointer in self._maps.items() if not libbpf.map_is_internal(pointer)]
-
-    @property
-    def program_names(self) -> list[str]:
-        """Programs of the object, entry points and tail calls."""
-        return list(self._programs)
 
     @property
     def created_pins(self) -> list[Path]:
@@ -257,7 +195,7 @@ class BpfObject:
                     descriptors[name] = open_pinned(path)
                 except MapMissingError:
                     continue
-                differences += self._compare(name, path, map_info(descriptors[name]))
+                differences += compare(path, self._needed(name), map_info(descriptors[name]))
             if differences:
                 raise MapMismatchError(tuple(differences))
             for name, fd in descriptors.items():
@@ -269,22 +207,18 @@ class BpfObject:
                 os.close(fd)
         return set(descriptors)
 
-    def _compare(self, name: str, path: Path, pinned: MapInfo) -> Iterator[MapDifference]:
+    def _needed(self, name: str) -> MapInfo:
         pointer = self._map(name)
-        kind = int(libbpf.map_type(pointer))
-        max_entries = int(libbpf.map_max_entries(pointer))
-        if kind == PERF_EVENT_ARRAY and max_entries == 0:
+        kind, max_entries = int(libbpf.map_type(pointer)), int(libbpf.map_max_entries(pointer))
+        if kind == MapType.PERF_EVENT_ARRAY and max_entries == 0:
             max_entries = libbpf.possible_cpus()
-        rows = (
-            ("type", libbpf.type_name(kind), libbpf.type_name(pinned.type)),
-            ("key size", int(libbpf.map_key_size(pointer)), pinned.key_size),
-            ("value size", int(libbpf.map_value_size(pointer)), pinned.value_size),
-            ("max entries", max_entries, pinned.max_entries),
-            ("flags", hex(libbpf.map_flags(pointer)), hex(pinned.flags)),
+        return MapInfo(
+            type=kind,
+            key_size=int(libbpf.map_key_size(pointer)),
+            value_size=int(libbpf.map_value_size(pointer)),
+            max_entries=max_entries,
+            flags=int(libbpf.map_flags(pointer)),
         )
-        for attribute, needed, found in rows:
-            if needed != found:
-                yield MapDifference(path, attribute, str(needed), str(found))
 
     def map_fd(self, name: str) -> int:
         """Return the descriptor of a map of the loaded object; it lives as long as this object."""
@@ -311,7 +245,7 @@ class BpfObject:
     def struct_layout(self, name: str) -> dict[str, tuple[int, int]]:
         """Return member -> (bit offset, size in bytes) of C struct `name`, from the object's BTF.
 
-        Used by tests that hold `abi.py` and the C headers together. Bit fields report their bit offset
+        Used by tests that hold `datapath.abi` and the C headers together. Bit fields report their bit offset
         and a size of 0.
         """
         btf = libbpf.object_btf(self._object)

@@ -10,20 +10,14 @@ import logging
 from ipaddress import IPv4Interface
 
 from datapath import endpoint, features, masquerade, tc
-from datapath.abi import (
-    ENDPOINT_ID_MAX,
-    GLOBAL_MAPS,
-    POLICY_SPEC,
-    EndpointFlag,
-    EndpointInfo,
-    RuntimeConfig,
-)
+from datapath.abi.addresses import EndpointFlag, EndpointInfo
+from datapath.abi.mapspecs import ENDPOINT_ID_MAX, GLOBAL_MAPS, POLICY_SPEC, RuntimeConfig
 from datapath.bpffs import ensure_mounted
 from datapath.config import VXLAN_OVERHEAD_BYTES, DatapathConfig
 from datapath.endpoint import EndpointDevice, EndpointSpec, Gateway
 from datapath.errors import DeviceMissingError
 from datapath.link import LinkInfo, Netlink, quiet, random_mac, write_sysctl
-from datapath.maps import DatapathMaps, ensure_maps, specs
+from datapath.maps.node import DatapathMaps, ensure_maps, specs
 from datapath.programs import (
     CALLS_MAP,
     Attachment,

@@ -12,13 +12,13 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from datapath import libbpf
 from datapath.errors import FeatureMissingError, MapError
-from datapath.loader import map_info, open_pinned
+from datapath.pins import map_info, open_pinned
 from datapath.samples import Samples, Words, find_samples
 
 RING_BYTES = 8 << 20
@@ -167,7 +167,7 @@ class PerfRings:
         """Use as a context manager to close on the way out."""
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
 

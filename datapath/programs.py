@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from datapath import tc
-from datapath.abi import GLOBAL_MAPS, POLICY_SPEC, calls_map_name, policy_map_name
+from datapath.abi.mapspecs import GLOBAL_MAPS, POLICY_SPEC, calls_map_name, policy_map_name
 from datapath.bpffs import replace_pin
 from datapath.errors import ObjectError
 from datapath.link import Netlink
@@ -89,12 +88,7 @@ class LoadedObject:
         """Use as a context manager: what was not attached is taken away on the way out."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close; once attaching has begun a filter may use the new map, so its pin stays after an error."""
         if not self._attaching and self._spare is not None:
             self._spare.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 bcc builds its tables from modules its own compiler made; Palomar's objects come from clang, so the base
 class takes the attributes from the caller instead. Used where bcc's shapes fit: arrays, program arrays and
-per-CPU values. Batched and error-numbered access to hashes and tries is `maps.py`'s own.
+per-CPU values. Batched and error-numbered access to hashes and tries is `maps/raw.py`'s own.
 """
 
 import ctypes as ct
@@ -14,7 +14,7 @@ from bcc import BPF
 from bcc.table import Array, PerCpuArray, PerCpuHash, ProgArray, TableBase
 
 from datapath import libbpf
-from datapath.abi import MapSpec
+from datapath.abi.mapspecs import MapSpec
 from datapath.errors import MapError
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
-from datapath.abi import POLICY_SPEC, policy_map_name
-from datapath.maps import DatapathMaps
+from datapath.abi.mapspecs import POLICY_SPEC, policy_map_name
+from datapath.maps.node import DatapathMaps
 from palomar.errors import PermanentError
 
 MAX_ENTRIES = 20_000

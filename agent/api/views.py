@@ -37,7 +37,6 @@ def endpoint(
 ) -> dict[str, Any]:
     """Return an Endpoint; `row_state` is how far its policy map is."""
     record = item.record
-    device = item.device
     identified = bool(record.identity)
     others = [label for label in record.labels.texts() if label not in set(record.identity_labels.texts())]
     return {
@@ -57,14 +56,7 @@ def endpoint(
                 "derived": others,
                 "disabled": [],
             },
-            "networking": {
-                "addressing": [{"ipv4": str(record.ipv4)}] if int(record.ipv4) else [],
-                "host-mac": _mac(device.host_mac) if device else "",
-                "mac": _mac(device.mac) if device else "",
-                "interface-name": record.host_ifname,
-                "interface-index": device.ifindex if device else 0,
-                "container-interface-name": record.container_ifname,
-            },
+            "networking": _networking(item),
             "policy": {
                 "spec": endpoint_policy(item, policy, revision),
                 "realized": endpoint_policy(item, policy if row_state is RowState.DONE else None, revision),
@@ -73,15 +65,30 @@ def endpoint(
             "health": health(item, row_state),
             "state": str(item.state),
         },
-        "palomar": {
-            "netns": record.netns,
-            "workload": (
-                {"name": record.workload.name, "kind": record.workload.kind} if record.workload else None
-            ),
-            "created": text_time(record.created_ns),
-            "restored": item.restored,
-            "add-ms": {name: round(seconds * 1000, 2) for name, seconds in item.stages_s.items()},
-        },
+        "palomar": _own(item),
+    }
+
+
+def _networking(item: Endpoint) -> dict[str, Any]:
+    record, device = item.record, item.device
+    return {
+        "addressing": [{"ipv4": str(record.ipv4)}] if int(record.ipv4) else [],
+        "host-mac": _mac(device.host_mac) if device else "",
+        "mac": _mac(device.mac) if device else "",
+        "interface-name": record.host_ifname,
+        "interface-index": device.ifindex if device else 0,
+        "container-interface-name": record.container_ifname,
+    }
+
+
+def _own(item: Endpoint) -> dict[str, Any]:
+    record, workload = item.record, item.record.workload
+    return {
+        "netns": record.netns,
+        "workload": {"name": workload.name, "kind": workload.kind} if workload else None,
+        "created": text_time(record.created_ns),
+        "restored": item.restored,
+        "add-ms": {name: round(seconds * 1000, 2) for name, seconds in item.stages_s.items()},
     }
 
 

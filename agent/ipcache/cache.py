@@ -11,7 +11,7 @@ both watches have told everything; then strangers go, those behind another node 
 more, because a store that came back empty fills again only when each node has noticed. While the store is
 away nothing is removed.
 
-    ipcache = IpCache(maps, backend, nodes)      # maps: datapath.maps.DatapathMaps, or FakeIpMaps
+    ipcache = IpCache(maps, backend, nodes)      # maps: datapath.maps.node.DatapathMaps, or FakeIpMaps
     await ipcache.start()
     ipcache.upsert_endpoint(EndpointAddress(...)); ipcache.set_cidrs({...})
     ipcache.endpoints_restored()                 # publishes the node, allows pruning

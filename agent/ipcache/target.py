@@ -1,6 +1,6 @@
 """The way of the ipcache and the tunnel table into the kernel's maps, and a fake of those maps.
 
-`IpMaps` is the part of `datapath.maps.DatapathMaps` that is needed here. The targets are what
+`IpMaps` is the part of `datapath.maps.node.DatapathMaps` that is needed here. The targets are what
 `palomar.reconciler.Reconciler` writes to; `strangers` lists what the maps hold beyond the wishes.
 """
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
 
-from datapath.abi import IpcacheEntry, IpcacheKey, TunnelEntry, TunnelKey
+from datapath.abi.addresses import IpcacheEntry, IpcacheKey, TunnelEntry, TunnelKey
 from palomar.errors import TransientError
 
 

@@ -1,8 +1,8 @@
 """The contents of an endpoint's policy map, and the kernel's look-up in them, in pure Python.
 
 Mirrors `struct policy_key` and `policy_decide` of bpf/lib/policy.h. Not a map: nothing here writes; the agent
-turns keys and entries into `datapath.abi` ones. Input: resolution; output: the reconciler, `policy explain`
-and the property tests that compare this look-up with a plain reading of the rules.
+turns keys and entries into `datapath.abi.policy` ones. Input: resolution; output: the reconciler, `policy
+explain` and the property tests that compare this look-up with a plain reading of the rules.
 """
 
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ ALL_PORTS = PortPrefix()
 
 
 class PolicyKey(NamedTuple):
-    """C `struct policy_key`, the same fields in the same order as `datapath.abi.PolicyKey`."""
+    """C `struct policy_key`, the same fields in the same order as `datapath.abi.policy.PolicyKey`."""
 
     identity: int
     """The remote side; 0: any."""

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 #pragma once
-/* Ethernet: which protocol, and rewriting addresses. */
+/* Ethernet: which protocol, why one that nothing here carries is dropped, and rewriting addresses. */
 
 #include "lib/common.h"
+#include "lib/drop_reasons.h"
 
 /* The EtherType in network order; 0 for a frame too short to have one or with a VLAN tag. */
 static __always_inline __be16 eth_protocol(struct __sk_buff *skb)
@@ -12,6 +13,12 @@ static __always_inline __be16 eth_protocol(struct __sk_buff *skb)
 	if (!eth || skb->vlan_present)
 		return 0;
 	return eth->h_proto;
+}
+
+/* For DROP() where a program carries no frames of `protocol`; the place stays the program's. */
+static __always_inline __u8 eth_drop_reason(__be16 protocol)
+{
+	return protocol == bpf_htons(ETH_P_IPV6) ? DROP_UNSUPPORTED_L3_PROTOCOL : DROP_UNSUPPORTED_L2_PROTOCOL;
 }
 
 /* A MAC as the configuration and cilium_lxc hold it: six bytes at the start of a u64. */

@@ -21,7 +21,7 @@ from palomar.clock import SystemClock
 from palomar.errors import PalomarError
 
 if TYPE_CHECKING:  # bcc takes 200 ms to load; --help must not
-    from datapath.maps import DatapathMaps
+    from datapath.maps.node import DatapathMaps
 
 _MAPS = {
     "ipcache": ("address to identity and node", ("list", "get")),
@@ -67,7 +67,7 @@ def _add_arguments(action: argparse.ArgumentParser, name: str, verb: str) -> Non
 
 def run(args: argparse.Namespace) -> int:
     """Print the map."""
-    from datapath.maps import open_maps
+    from datapath.maps.node import open_maps
 
     output = output_of(args)
     maps = open_maps(bpf_root(args))

@@ -1,6 +1,6 @@
 """Answers of the agent's API as the tables people know: endpoints, identities, nodes, health.
 
-Pure. Input: decoded JSON of the API (shapes in docs/api.md); output: lines. Missing keys are empty
+Pure. Input: decoded JSON of the API; output: lines. Missing keys are empty
 cells: an older agent must still be readable.
 """
 

@@ -8,24 +8,19 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from cli.format import columns
-from datapath.abi import (
-    CtEntry,
-    CtFlag,
-    CtKey,
-    Direction,
+from datapath.abi.addresses import (
     EndpointFlag,
     EndpointInfo,
     EndpointKey,
     IpcacheEntry,
     IpcacheKey,
-    MetricsKey,
-    MetricsValue,
-    PolicyEntry,
-    PolicyKey,
-    RuntimeConfig,
     TunnelEntry,
     TunnelKey,
 )
+from datapath.abi.conntrack import CtEntry, CtFlag, CtKey, Direction
+from datapath.abi.counters import MetricsKey, MetricsValue
+from datapath.abi.mapspecs import RuntimeConfig
+from datapath.abi.policy import PolicyEntry, PolicyKey
 from palomar import drop, sourcefile
 from palomar.identity import reserved_name
 from palomar.verdict import IpProtocol

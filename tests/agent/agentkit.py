@@ -1,4 +1,4 @@
-"""An agent without a kernel: the real parts wired by `Daemon.wire` over fakes of the datapath.
+"""An agent without a kernel: the real parts wired by `agent.wiring` over fakes of the datapath.
 
 For tests of the parts together. The fakes are those that live beside their protocols.
 """
@@ -19,10 +19,13 @@ from agent.ipam import Ipam
 from agent.ipcache.target import FakeIpMaps
 from agent.policymaps import FakePolicyMaps
 from agent.runtime import Runtime
+from agent.wiring import Ground, wire
 from cluster.connect import open_backend
 from cluster.shared import SharedState, SharedStateConfig
-from datapath.abi import EndpointInfo, EndpointKey, EventStats, MetricsKey, MetricsValue, PolicyKey
-from datapath.maps import GcCount
+from datapath.abi.addresses import EndpointInfo, EndpointKey
+from datapath.abi.counters import EventStats, MetricsKey, MetricsValue
+from datapath.abi.policy import PolicyKey
+from datapath.maps.conntrack import GcCount
 from datapath.node import NodeDatapath
 from palomar.clock import SystemClock
 
@@ -141,7 +144,8 @@ async def running(
         "file", SharedStateConfig("one", config.node_ipv4, 15), directory=config.kvstore_dir
     )
     thread = DatapathThread()
-    runtime = daemon.wire(thread, backend, Ipam(config.pod_cidr), cast(NodeDatapath, fake), namespaces)
+    ground = Ground(thread, backend, Ipam(config.pod_cidr), cast(NodeDatapath, fake), namespaces)
+    runtime = wire(config, daemon.clock, daemon.bootstrap, daemon.metrics, ground)
     parts = (backend, runtime.ipcache, runtime.nodes, runtime.identities)
     try:
         for part in parts:

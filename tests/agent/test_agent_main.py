@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent import main
-from agent.daemon import python_path
+from agent.children import python_path
 from tests.kit.wait import eventually
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ from typing import cast
 from agent.endpoint.model import EndpointState
 from agent.endpoint.restore import regenerate_all, remove_strangers, sweep_vanished, take_over
 from agent.policymaps import FakePolicyMaps
-from datapath.abi import EndpointInfo, EndpointKey
+from datapath.abi.addresses import EndpointInfo, EndpointKey
 from datapath.endpoint import EndpointSpec
 from datapath.node import NodeDatapath
 from tests.agent.agentkit import Agent, FakeNode, config_for, policy_text, request, running

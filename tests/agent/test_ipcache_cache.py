@@ -15,7 +15,7 @@ from agent.nodes import NodeDiscovery, local_node_entry
 from cluster.backend import BackendState, IpEntry, endpoint_metadata
 from cluster.filestore import FileDriver
 from cluster.shared import SharedState, SharedStateConfig
-from datapath.abi import IpcacheEntry
+from datapath.abi.addresses import IpcacheEntry
 from palomar.identity import MIN_LOCAL_IDENTITY, NumericIdentity, Reserved
 from tests.kit.wait import eventually_async
 

@@ -22,7 +22,7 @@ def maps(request: pytest.FixtureRequest) -> Iterator[IpMaps]:
     if request.param == "fake":
         yield FakeIpMaps()
         return
-    from datapath.maps import ensure_maps, specs
+    from datapath.maps.node import ensure_maps, specs
 
     if not os.path.ismount(BPFFS):
         subprocess.run(["mount", "-t", "bpf", "bpf", str(BPFFS)], check=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.policymaps import FakePolicyMaps, PolicyMaps, PolicyMapWriter
-from datapath.abi import PolicyEntry, PolicyKey
+from datapath.abi.policy import PolicyEntry, PolicyKey
 
 A, B, C = PolicyKey(300, False), PolicyKey(301, False, 6, 80, 16), PolicyKey(0, True)
 ALLOW, DENY, OTHER = PolicyEntry(False, 1), PolicyEntry(True, 2), PolicyEntry(False, 3)
@@ -20,7 +20,7 @@ def maps(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PolicyMaps]
         yield FakePolicyMaps()
         return
     from datapath.bpffs import ensure_mounted, remove_tree
-    from datapath.maps import ensure_maps, specs
+    from datapath.maps.node import ensure_maps, specs
 
     root = Path(f"/sys/fs/bpf/plt-{os.getpid()}-policymaps")
     ensure_mounted(root)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from statistics import median
 
-from datapath.maps import open_maps
+from datapath.maps.node import open_maps
 from lab import network
 from lab.cluster import LabCluster
 from lab.network import in_namespace, ip

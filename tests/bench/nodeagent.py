@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from datapath.maps import open_maps
+from datapath.maps.node import open_maps
 from lab.cluster import LabCluster
 from lab.network import add_namespace, ip, processes, remove_one
 from lab.spec import LabSpec, PodSpec

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datapath.abi import MapSpec, MapType
+from datapath.abi.mapspecs import MapSpec, MapType
 from datapath.loader import BpfObject
 from datapath.tables import ProgramArray
 from palomar import proc

@@ -4,7 +4,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from datapath.abi import PolicyKey
+from datapath.abi.policy import PolicyKey
 from tests.kit.bpfnode import TC_ACT_OK, TC_ACT_REDIRECT, BpfNode
 from tests.kit.packets import POD_ONE, POD_TWO, ROUTER_ONE, WORLD, arp
 

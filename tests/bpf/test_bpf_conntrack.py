@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from datapath.abi import CtFlag, CtKey, Direction, PolicyKey
+from datapath.abi.conntrack import CtFlag, CtKey, Direction
+from datapath.abi.policy import PolicyKey
 from palomar.drop import DropReason
 from palomar.verdict import TraceReason
 from tests.kit.bpfnode import TC_ACT_OK, TC_ACT_REDIRECT, TC_ACT_SHOT, BpfNode, ct_key, monotonic_s

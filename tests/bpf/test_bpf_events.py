@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from datapath import progtest
-from datapath.abi import EventStats
+from datapath.abi.counters import EventStats
 from datapath.loader import BpfObject
 from palomar.verdict import ObservationPoint
 from tests.kit.bpfnode import OBJECTS, TC_ACT_OK, BpfNode

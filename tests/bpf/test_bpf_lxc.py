@@ -4,7 +4,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from datapath.abi import Direction, PolicyKey
+from datapath.abi.conntrack import Direction
+from datapath.abi.policy import PolicyKey
 from datapath.events import EventFlag
 from palomar.verdict import ObservationPoint, PolicyMatchType, TraceReason, TrafficDirection, Verdict
 from tests.kit.bpfnode import (

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datapath.abi import PolicyEntry, PolicyKey
+from datapath.abi.policy import PolicyEntry, PolicyKey
 from palomar.drop import DropReason
 from palomar.verdict import PolicyMatchType, TraceReason, Verdict
 from tests.kit.bpfnode import TC_ACT_OK, TC_ACT_REDIRECT, TC_ACT_SHOT, BpfNode, ct_key

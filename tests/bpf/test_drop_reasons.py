@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from datapath.abi import MapSpec, MapType, PolicyEntry, PolicyKey
+from datapath.abi.mapspecs import MapSpec, MapType
+from datapath.abi.policy import PolicyEntry, PolicyKey
 from datapath.events import l2_addresses
 from palomar.drop import DropReason
 from palomar.verdict import Verdict

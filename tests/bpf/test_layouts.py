@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from datapath import abi
+from datapath.abi import addresses, conntrack, counters, policy
+from datapath.abi.mapspecs import GLOBAL_MAPS, POLICY_SPEC
 from datapath.events import EVENT_DTYPE
 from datapath.loader import BpfObject
 from palomar import verdict
@@ -18,18 +19,18 @@ ROOT = Path(__file__).resolve().parents[2]
 DOC = (ROOT / "docs" / "abi.md").read_text()
 STRUCTS = dict(re.findall(r"^### `struct (\w+)`: (\d+) bytes", DOC, re.MULTILINE))
 SIZES = {
-    "ipcache_key": abi.IpcacheKey.FORMAT.size,
-    "remote_endpoint_info": abi.IpcacheEntry.FORMAT.size,
-    "endpoint_key": abi.EndpointKey.FORMAT.size,
-    "endpoint_info": abi.EndpointInfo.FORMAT.size,
-    "tunnel_key": abi.TunnelKey.FORMAT.size,
-    "tunnel_value": abi.TunnelEntry.FORMAT.size,
-    "policy_key": abi.PolicyKey.FORMAT.size,
-    "policy_entry": abi.PolicyEntry.FORMAT.size,
-    "ipv4_ct_tuple": abi.CtKey.FORMAT.size,
-    "ct_entry": abi.CtEntry.FORMAT.size,
-    "metrics_key": abi.MetricsKey.FORMAT.size,
-    "metrics_value": abi.MetricsValue.FORMAT.size,
+    "ipcache_key": addresses.IpcacheKey.FORMAT.size,
+    "remote_endpoint_info": addresses.IpcacheEntry.FORMAT.size,
+    "endpoint_key": addresses.EndpointKey.FORMAT.size,
+    "endpoint_info": addresses.EndpointInfo.FORMAT.size,
+    "tunnel_key": addresses.TunnelKey.FORMAT.size,
+    "tunnel_value": addresses.TunnelEntry.FORMAT.size,
+    "policy_key": policy.PolicyKey.FORMAT.size,
+    "policy_entry": policy.PolicyEntry.FORMAT.size,
+    "ipv4_ct_tuple": conntrack.CtKey.FORMAT.size,
+    "ct_entry": conntrack.CtEntry.FORMAT.size,
+    "metrics_key": counters.MetricsKey.FORMAT.size,
+    "metrics_value": counters.MetricsValue.FORMAT.size,
     "event": EVENT_DTYPE.itemsize,
     "event_stats": 24,
 }
@@ -69,12 +70,12 @@ def test_event_is_what_numpy_thinks(lxc: BpfObject) -> None:
 
 
 def test_maps_are_what_the_doc_and_python_say(loaded_node: BpfNode) -> None:
-    """Pin, type, sizes: docs/abi.md, datapath/abi.py and the objects."""
+    """Pin, type, sizes: docs/abi.md, datapath/abi/mapspecs.py and the objects."""
     rows = re.findall(
         r"^\| (cilium_\w+|palomar_\w+) \| (\w+) \| (\d+) \| (\d+) \| (\d+) \|", DOC, re.MULTILINE
     )
     told = {name: (kind, int(key), int(value), int(size)) for name, kind, key, value, size in rows}
-    specs = {s.name: s for s in (*abi.GLOBAL_MAPS, abi.POLICY_SPEC)}
+    specs = {s.name: s for s in (*GLOBAL_MAPS, POLICY_SPEC)}
     for name, spec in specs.items():
         assert told[name] == (spec.type.name.lower(), spec.key_size, spec.value_size, spec.max_entries), name
     assert set(told) == {*specs, "cilium_calls"}

@@ -9,24 +9,19 @@ import pytest
 
 from cli.format import bpfmaps
 from cli.main import main
-from datapath.abi import (
-    CtEntry,
-    CtFlag,
-    CtKey,
-    Direction,
+from datapath.abi.addresses import (
     EndpointFlag,
     EndpointInfo,
     EndpointKey,
     IpcacheEntry,
     IpcacheKey,
-    MetricsKey,
-    MetricsValue,
-    PolicyEntry,
-    PolicyKey,
-    RuntimeConfig,
     TunnelEntry,
     TunnelKey,
 )
+from datapath.abi.conntrack import CtEntry, CtFlag, CtKey, Direction
+from datapath.abi.counters import MetricsKey, MetricsValue
+from datapath.abi.mapspecs import RuntimeConfig
+from datapath.abi.policy import PolicyEntry, PolicyKey
 
 POD = IPv4Address("10.0.1.110")
 NODE = IPv4Address("172.18.0.5")
@@ -170,7 +165,7 @@ def bpf_root():
     if os.geteuid() != 0:
         pytest.skip("needs root to pin maps")
     from datapath.bpffs import ensure_mounted, remove_tree
-    from datapath.maps import ensure_maps, specs
+    from datapath.maps.node import ensure_maps, specs
 
     root = Path(f"/sys/fs/bpf/plt-{os.getpid()}-cli")
     ensure_mounted(root)

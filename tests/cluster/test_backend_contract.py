@@ -203,7 +203,7 @@ async def test_a_store_that_is_down_at_the_start_is_said_and_tried_again(nodes: 
     node.upsert_ip(pod_entry(1))
     assert node.status().pending >= 2
     nodes.store.start()
-    assert await node.wait_synced(15)
+    assert await node.wait_synced(30)
     assert await node.flush(5)
     assert node.status().state is BackendState.OK
     everything = await stored(nodes.store)
@@ -365,7 +365,7 @@ async def test_a_number_that_belongs_to_others_by_now_is_replaced(nodes: Nodes) 
     node.on_identity_moved(lambda *move: moves.append(move))
     assert await node.allocate_identity(WEB, preferred=1234) == 1234
     nodes.store.start()
-    assert await node.wait_synced(15)
+    assert await node.wait_synced(30)
     assert await node.flush(5)
     [(labels, old, new)] = moves
     assert (labels, old) == (WEB, 1234)

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from datapath.abi import MapSpec, MapType
+from datapath.abi.mapspecs import MapSpec, MapType
 from datapath.bpffs import RootLock, ensure_mounted, is_bpffs, mount_type, remove_tree, replace_pin
 from datapath.errors import BpffsError, BpffsInUseError
-from datapath.loader import map_info, open_pinned
-from datapath.maps import create_pinned
+from datapath.pins import create_pinned, map_info, open_pinned
 
 
 def test_mount_types_are_told_apart() -> None:

@@ -21,7 +21,7 @@ GOOD = DatapathConfig(
 
 
 def test_derived_paths() -> None:
-    """Maps go to the seeds' place; objects are the shipped ones unless told otherwise."""
+    """Maps go to the field's place; objects are the shipped ones unless told otherwise."""
     assert GOOD.globals_dir == Path("/sys/fs/bpf/x/tc/globals")
     assert GOOD.objects.name == "objects"
     assert replace(GOOD, object_dir=Path("/tmp/o")).objects == Path("/tmp/o")

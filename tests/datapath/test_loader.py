@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from datapath.errors import MapMismatchError, MapMissingError, ObjectError, VerifierError
-from datapath.loader import BpfObject, map_info, open_pinned, u32_be
+from datapath.loader import BpfObject, u32_be
+from datapath.pins import map_info, open_pinned
 from datapath.progtest import run
 
 pytestmark = [pytest.mark.root, pytest.mark.bpf]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from datapath.abi import MapSpec, MapType
+from datapath.abi.mapspecs import MapSpec, MapType
 from datapath.endpoint import EndpointSpec
 from datapath.errors import (
     DeviceExistsError,
@@ -18,8 +18,8 @@ from datapath.errors import (
     NamespaceMissingError,
     ObjectError,
 )
-from datapath.maps import create_pinned
 from datapath.node import NodeDatapath
+from datapath.pins import create_pinned
 from palomar.errors import InvalidInputError
 from tests.kit.netns import command, exec_in, ping
 from tests.kit.stream import Stream

@@ -10,7 +10,7 @@ from dataclasses import asdict
 import pytest
 
 from datapath import tc
-from datapath.abi import calls_map_name
+from datapath.abi.mapspecs import calls_map_name
 from datapath.endpoint import attachments
 from datapath.link import Netlink
 from datapath.programs import LoadedObject, spare_names

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datapath.abi import CtKey, Direction
+from datapath.abi.conntrack import CtKey, Direction
 from tests.kit.netns import (
     NetnsFactory,
     command,
@@ -180,7 +180,7 @@ def test_pods_reach_the_world_masqueraded(topology: Topology) -> None:
         assert peer[0] == str(node.ipv4)
 
 
-def test_filters_are_named_as_in_the_seeds(topology: Topology) -> None:
+def test_filters_are_named_by_object_and_section(topology: Topology) -> None:
     """`bpftool net show` prints the field's names."""
     node = topology.add_node()
     pod = topology.add_pod(node, 4001)
@@ -197,8 +197,8 @@ def test_filters_are_named_as_in_the_seeds(topology: Topology) -> None:
         assert line.format(host=node.datapath._host.ifindex) in shown
 
 
-def test_bpftool_prints_bytes_as_in_the_seeds(topology: Topology) -> None:
-    """The ipcache recipe of the seeds works as printed: identity and the node's address."""
+def test_bpftool_prints_the_documented_bytes(topology: Topology) -> None:
+    """The field's ipcache recipe works as printed: identity and the node's address."""
     node = topology.add_node()
     pod = topology.add_pod(node, 53731)
     address = " ".join(f"{byte:02x}" for byte in pod.spec.ipv4.packed)

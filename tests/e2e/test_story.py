@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from datapath.maps import open_maps
+from datapath.maps.node import open_maps
 from lab.cluster import LabCluster
 from lab.network import in_namespace, processes
 from lab.spec import NodeSpec

@@ -19,21 +19,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from datapath import libbpf, progtest
-from datapath.abi import (
-    GLOBAL_MAPS,
-    CtEntry,
-    CtKey,
-    Direction,
-    EndpointFlag,
-    EndpointInfo,
-    MapSpec,
-    MapType,
-    PolicyEntry,
-    PolicyKey,
-)
+from datapath.abi.addresses import EndpointFlag, EndpointInfo
+from datapath.abi.conntrack import CtEntry, CtKey, Direction
+from datapath.abi.mapspecs import GLOBAL_MAPS, MapSpec, MapType
+from datapath.abi.policy import PolicyEntry, PolicyKey
 from datapath.bpffs import ensure_mounted
 from datapath.loader import BpfObject, u32_be
-from datapath.maps import RawMap, create_pinned, ensure_maps, specs
+from datapath.maps.node import ensure_maps, specs
+from datapath.maps.raw import RawMap
+from datapath.pins import create_pinned
 from datapath.tables import ProgramArray
 from palomar.verdict import EventType
 from tests.kit.eventreader import EventReader

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import TypeVar
 
-from datapath.abi import PolicyEntry, PolicyKey
+from datapath.abi.policy import PolicyEntry, PolicyKey
 from datapath.config import DatapathConfig
 from datapath.endpoint import EndpointDevice, EndpointSpec
 from datapath.node import NodeDatapath

@@ -14,7 +14,7 @@ from agent.policy.mapstate import (
     lookup,
     port_prefixes,
 )
-from datapath import abi
+from datapath.abi import policy as kernel
 from palomar.drop import DropReason
 from palomar.verdict import PolicyMatchType
 
@@ -70,9 +70,9 @@ def test_covers_means_every_packet(one: PortPrefix, other: PortPrefix, port: int
 def test_keys_are_the_datapaths(identity: int, egress: bool, prefix: PortPrefix) -> None:
     """The datapath takes every key, and knows the same precedence."""
     key = PolicyKey(identity, egress, *prefix)
-    there = abi.PolicyKey(*key)
+    there = kernel.PolicyKey(*key)
     assert there.lpm_prefix_length == key.lpm_prefix_length
-    assert abi.PolicyKey.unpack(there.pack()) == there
+    assert kernel.PolicyKey.unpack(there.pack()) == there
     assert key.port_prefix == prefix
 
 

@@ -1,4 +1,4 @@
-"""Keys and values are the bytes the kernel and the seeds show, and agree with the C structs through BTF."""
+"""Keys and values agree with the C structs through BTF, and come back as they were packed."""
 
 from dataclasses import fields
 from ipaddress import IPv4Address, IPv4Network
@@ -7,25 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datapath.abi import (
-    GLOBAL_MAPS,
-    POLICY_SPEC,
-    CtEntry,
-    CtFlag,
-    CtKey,
-    Direction,
-    EndpointInfo,
-    EndpointKey,
-    IpcacheEntry,
-    IpcacheKey,
-    MetricsKey,
-    PolicyEntry,
-    PolicyKey,
-    TunnelEntry,
-    TunnelKey,
-    calls_map_name,
-    policy_map_name,
-)
+from datapath.abi.addresses import EndpointInfo, EndpointKey, IpcacheEntry, IpcacheKey, TunnelEntry, TunnelKey
+from datapath.abi.conntrack import CtEntry, CtFlag, CtKey, Direction
+from datapath.abi.counters import MetricsKey
+from datapath.abi.policy import PolicyEntry, PolicyKey
 from datapath.config import OBJECT_DIR
 from datapath.loader import BpfObject
 
@@ -128,83 +113,6 @@ def test_macs_lie_in_the_low_six_bytes(lxc: BpfObject, offset: int) -> None:
     macs = {16: MAC0, 24: MAC0} | {offset: MAC1}
     raw = EndpointInfo(0, 0, macs[16], macs[24]).pack()
     assert {i for i, byte in enumerate(raw) if byte} == set(range(offset, offset + 6))
-
-
-def test_map_table_agrees_with_the_objects() -> None:
-    """Every map an object declares under a shared name has the attributes of `GLOBAL_MAPS`."""
-    from datapath import libbpf
-
-    declared = set()
-    for name in ("bpf_lxc.o", "bpf_host.o", "bpf_overlay.o"):
-        with BpfObject(OBJECT_DIR / name) as opened:
-            for spec in (*GLOBAL_MAPS, POLICY_SPEC):
-                if spec.name not in opened.map_names:
-                    continue
-                declared.add(spec.name)
-                pointer = opened._map(spec.name)
-                assert (
-                    libbpf.map_type(pointer),
-                    libbpf.map_key_size(pointer),
-                    libbpf.map_value_size(pointer),
-                    libbpf.map_max_entries(pointer),
-                    libbpf.map_flags(pointer),
-                ) == (spec.type, spec.key_size, spec.value_size, spec.max_entries, spec.flags), spec.name
-    assert declared == {spec.name for spec in (*GLOBAL_MAPS, POLICY_SPEC)}
-
-
-def test_ipcache_bytes_are_the_seeds() -> None:
-    """The recipe printed in the field's documentation, byte for byte."""
-    key = IpcacheKey(IPv4Network("10.0.1.110/32")).pack()
-    assert key.hex(" ") == ("40 00 00 00 00 00 00 01 0a 00 01 6e 00 00 00 00 00 00 00 00 00 00 00 00")
-    value = IpcacheEntry(53731, IPv4Address("172.18.0.5"))
-    assert value.pack().hex(" ") == "e3 d1 00 00 ac 12 00 05 00 00 00 00"
-    assert IpcacheEntry.unpack(value.pack()) == value
-
-
-def test_endpoint_bytes_are_the_seeds() -> None:
-    """Key and value of the seeds' second recipe."""
-    assert EndpointKey(IPv4Address("10.0.1.110")).pack().hex(" ") == (
-        "0a 00 01 6e 00 00 00 00 00 00 00 00 00 00 00 00 01 00 00 00"
-    )
-    raw = bytes.fromhex(
-        "0b 00 00 00 00 00 d6 07 00 00 00 00 00 00 00 00 6a 8c ee 3a 73 d5 00 00 3e 43 da fb c7 04 00 00"
-        "00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00"
-    )
-    info = EndpointInfo.unpack(raw)
-    assert (info.ifindex, info.endpoint_id) == (11, 2006)
-    assert info.mac.hex(":") == "6a:8c:ee:3a:73:d5"
-    assert info.node_mac.hex(":") == "3e:43:da:fb:c7:04"
-    assert info.pack() == raw
-
-
-def test_policy_bytes() -> None:
-    """Prefix length counts from the identity; the value repeats the precedence in bits 3..7."""
-    key = PolicyKey(0x1234, True, 6, 8080, 16)
-    assert key.pack().hex(" ") == "40 00 00 00 34 12 00 00 01 06 1f 90"
-    assert PolicyEntry(True, 99, 1, 2).pack(key).hex(" ") == "00 01 c1 00 02 00 00 00 63 00 00 00"
-    assert PolicyKey(0, False).pack().hex(" ") == "28 00 00 00 00 00 00 00 00 00 00 00"
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"protocol": 0, "dport": 80, "dport_prefix_bits": 16},
-        {"protocol": 6, "dport": 80, "dport_prefix_bits": 17},
-        {"protocol": 6, "dport": 81, "dport_prefix_bits": 10},
-        {"protocol": 6, "dport": 80, "dport_prefix_bits": 0},
-    ],
-)
-def test_impossible_policy_keys_are_refused(arguments: dict[str, int]) -> None:
-    """A port without protocol, too many bits, or bits beyond the prefix."""
-    with pytest.raises(ValueError, match="port"):
-        PolicyKey(1, False, **arguments)
-
-
-def test_pin_names() -> None:
-    """Five digits, as the field prints them."""
-    assert policy_map_name(7) == "cilium_policy_v2_00007"
-    assert calls_map_name(12345) == "cilium_calls_12345"
-    assert calls_map_name("netdev_00004") == "cilium_calls_netdev_00004"
 
 
 addresses = st.integers(0, U32).map(IPv4Address)

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from agent.ingestlink import parse_stats
 from tests.agent.agentkit import Agent, config_for, policy_text, request, running
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
 STATS = {
     "cpus": [
         {"cpu": 0, "emitted": 100, "stored": 90, "lost": 10, "failed": 10, "suppressed": 3},
