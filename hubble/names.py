@@ -209,6 +209,8 @@ class NamesWriter:
         self._refs = {endpoint: ref for ref, endpoint in table.endpoints.items()}
         self._next_ref = next_ref
         self._pending: list[bytes] = []
+        self._waiting = False
+        """The last flush did not write everything."""
 
     @classmethod
     def open(cls, directory: Path, used_refs: Collection[int] = ()) -> Self:
@@ -268,12 +270,31 @@ class NamesWriter:
             self._pending.append(_line({"k": "interface", "index": index, "name": name}))
 
     def flush(self) -> None:
-        """Write what is new, in one call."""
-        if self._pending:
-            data = memoryview(b"".join(self._pending))
+        """Write what is new, in one call.
+
+        What a full disk does not take stays for the next call: rows go on being stored, nameless to readers
+        until then.
+        """
+        if not self._pending:
+            return
+        data = memoryview(b"".join(self._pending))
+        try:
             while data:
                 data = data[os.write(self._fd, data) :]
-            self._pending.clear()
+        except OSError as error:
+            self._pending = [bytes(data)]  # perhaps from the middle of a line, which the next call ends
+            self._say_waiting(error)
+            return
+        self._pending.clear()
+        if self._waiting:
+            self._waiting = False
+            logger.info("names log is written again", extra={"path": str(self.path)})
+
+    def _say_waiting(self, error: OSError) -> None:
+        if not self._waiting:
+            self._waiting = True
+            facts = {"path": str(self.path), "error": error.strerror}
+            logger.error("names log cannot be written: new flows have no names until it can", extra=facts)
 
     def close(self) -> None:
         """Write what is new and close. Idempotent."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 
 import pytest
 from hypothesis import given
@@ -198,3 +199,26 @@ def test_a_full_pipe_of_lines_goes_out_whole(tmp_path, monkeypatch):
     writer.close()
     monkeypatch.undo()
     assert NamesReader(tmp_path).endpoint(ref) == WEB
+
+
+def test_a_full_disk_delays_names_and_loses_none(tmp_path, caplog):
+    """The ingest goes on; a line that was half written is ended, not repeated."""
+    writer = NamesWriter.open(tmp_path)
+    writer.intern(API)
+    writer.flush()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (writer.path.stat().st_size + 20, before[1]))
+    try:
+        ref = writer.intern(WEB)
+        writer.flush()
+        writer.policy(RULE)
+        writer.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    reader = NamesReader(tmp_path)
+    assert reader.endpoint(ref) is None
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    writer.flush()
+    writer.close()
+    assert (reader.endpoint(ref), reader.policy(77), reader.damaged) == (WEB, RULE, 0)
+    assert len(writer.path.read_text().splitlines()) == 3
