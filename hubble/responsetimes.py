@@ -25,12 +25,14 @@ TAIL = HEAD + LONGEST
 SECONDS_TAG, NANOS_TAG = 0x08, 0x10
 NANOS_AT = 6
 NS_PER_S = 1_000_000_000
+FEW = 48
+"""So many are read faster one by one than by columns."""
 
 
 def response_times(responses: Sequence[bytes]) -> Times:
     """Nanoseconds since the epoch per response; 0 where one has no time."""
-    if not responses:
-        return np.empty(0, dtype=np.uint64)
+    if len(responses) <= FEW:
+        return np.array([_time_ns(response) for response in responses], dtype=np.uint64)
     raw = b"".join(response[-TAIL:].rjust(TAIL, b"\0") for response in responses)
     tails = np.frombuffer(raw, dtype=np.uint8).reshape(-1, TAIL)
     marks = (tails[:, :LONGEST] == TIME_TAG[0]) & (tails[:, 1 : LONGEST + 1] == TIME_TAG[1])
@@ -59,6 +61,25 @@ def _varints(octets: npt.NDArray[np.uint8]) -> Times:
         values |= part << np.uint64(7 * place)
         more = more & (octet >= 0x80)
     return values
+
+
+def _time_ns(response: bytes) -> int:
+    """The same for one response."""
+    tail = response[-TAIL:]
+    begin = tail.rfind(TIME_TAG) + HEAD
+    stamp = tail[begin:]
+    usual = begin >= HEAD and tail[begin - 1] == len(stamp) > NANOS_AT
+    usual = usual and stamp[0] == SECONDS_TAG and stamp[NANOS_AT] == NANOS_TAG
+    if not usual or min(stamp[1 : NANOS_AT - 1]) < 0x80 or stamp[NANOS_AT - 1] >= 0x80:
+        return _parsed(response)
+    return _varint(stamp[1:NANOS_AT]) * NS_PER_S + _varint(stamp[NANOS_AT + 1 :])
+
+
+def _varint(octets: bytes) -> int:
+    value = 0
+    for octet in reversed(octets):
+        value = value << 7 | (octet & 0x7F)
+    return value
 
 
 def _parsed(response: bytes) -> int:

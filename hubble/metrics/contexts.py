@@ -17,6 +17,7 @@ from hubble.metrics.series import SeriesCounter
 from hubble.metrics.sides import Codes, Sides
 from hubble.metrics.spec import Contexts, SideContext
 from hubble.metrics.values import address_text, context_value, label_value
+from hubble.replies import traffic_directions
 from hubble.rows import Column
 from palomar.verdict import TrafficDirection
 
@@ -162,6 +163,11 @@ class RowContexts:
             keys |= directions.astype(kind) << kind(self._side_bits)
         self.keys = keys
 
+    @property
+    def packing(self) -> tuple[int, ...]:
+        """Keys of blocks with the same packing mean the same."""
+        return self._side_bits, self._destination_bits
+
     def widen(self, keys: npt.NDArray[Any]) -> Keys:
         """Return the lower 42 bits of series keys for some of `keys`; the order stays."""
         wide = keys.astype(np.uint64)
@@ -188,6 +194,8 @@ class ContextColumn:
         self.source = SideValues(contexts.side_labels("source"), contexts.source)
         self.destination = SideValues(contexts.side_labels("destination"), contexts.destination)
         self.is_empty = not contexts.label_names
+        by_direction = self.source.by_direction or self.destination.by_direction
+        self._asks_direction = contexts.has_direction or by_direction
         self.counters: list[SeriesCounter] = []
         """Everything counted by these codes."""
 
@@ -195,6 +203,8 @@ class ContextColumn:
         """Return the context of every row."""
         columns = block.columns
         directions = columns["direction"]
+        if self._asks_direction:
+            directions = traffic_directions(columns["type"], columns["trace_reason"], directions)
         codes = []
         for values, side, field in ((self.source, source, "saddr"), (self.destination, destination, "daddr")):
             if values.needs_address:

@@ -1,90 +1,25 @@
 """The configured flow metrics of a node: blocks in, series out.
 
 Pure. Input: blocks of the flow store, in order; output: families with label values and totals, for
-`/metrics` and for OTLP. A series key is 64 bits: the handler's own key, the direction, the source's and the
-destination's values. Cost: vectorised, see docs/metrics.md; blocks of 8,192 rows and more are cheapest per
-row.
+`/metrics` and for OTLP. Cost: see docs/flow-metrics.md; blocks of 8,192 rows and more are cheapest per row.
 """
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from hubble.flowendpoint import Names
-from hubble.keycounter import Counts, Keys, distinct
-from hubble.metrics.contexts import BASE_SHIFT, NARROW_BITS, Block, ContextColumn, RowContexts
-from hubble.metrics.handlers import Base, BlockView, Handler, Indices, Labels, make_handlers
-from hubble.metrics.series import SeriesCounter
+from hubble.metrics.contexts import Block, ContextColumn, RowContexts
+from hubble.metrics.handlers import make_handlers
+from hubble.metrics.metric import FamilyTotals, Metric
 from hubble.metrics.sides import Sides
 from hubble.metrics.spec import Contexts, MetricSpec
 from hubble.metrics.values import is_world
+from hubble.metrics.view import BlockView
+
+__all__ = ["DEFAULT_BUDGET", "FamilyTotals", "FlowMetricsRegistry"]
 
 DEFAULT_BUDGET = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class FamilyTotals:
-    """A metric family as it is now."""
-
-    name: str
-    """With `_total`."""
-    help: str
-    label_names: Labels
-    totals: list[tuple[Labels, int]]
-    """Label values and count."""
-    uncounted: int
-    """Flows that found no room in a series."""
-    refused: int
-    """Times a new series found no room."""
-    evicted: int
-    """Quiet series that made room."""
-
-
-class _Metric:
-    """A handler, its contexts and its counts."""
-
-    def __init__(self, handler: Handler, column: ContextColumn, budget: int) -> None:
-        self.handler = handler
-        self.column = column
-        self.counter = SeriesCounter(budget)
-        column.counters.append(self.counter)
-
-    def totals(self) -> FamilyTotals:
-        family, contexts = self.handler.family, self.column.contexts
-        counts: Counter[Labels] = Counter()
-        for key, count in self.counter.items():
-            context = self.column.label_values(key)
-            for before, after in self.handler.labels(key >> BASE_SHIFT):
-                counts[*before, *context, *after] += count
-        return FamilyTotals(
-            name=family.name,
-            help=family.help,
-            label_names=(*family.before, *contexts.label_names, *family.after),
-            totals=sorted(counts.items()),
-            uncounted=self.counter.uncounted,
-            refused=self.counter.refused,
-            evicted=self.counter.evicted,
-        )
-
-
-def _series(base: Base, context: RowContexts | None, chosen: Indices | None) -> tuple[Keys, Counts]:
-    """Distinct series keys in order, and how often each occurs."""
-    shift = np.uint64(BASE_SHIFT)
-    if context is None:
-        found, counts = distinct(base)
-        return found.astype(np.uint64) << shift, counts
-    part = context.keys if chosen is None else context.keys[chosen]
-    if int(base.max()).bit_length() + context.bits <= NARROW_BITS:
-        narrow = base << np.uint32(context.bits)
-        narrow |= part
-        found, counts = distinct(narrow)
-        upper = (found >> np.uint32(context.bits)).astype(np.uint64) << shift
-        return upper | context.widen(found & np.uint32((1 << context.bits) - 1)), counts
-    wide: Keys = base.astype(np.uint64) << shift
-    wide |= context.widen(part)
-    return distinct(wide)
 
 
 class FlowMetricsRegistry:
@@ -93,10 +28,10 @@ class FlowMetricsRegistry:
     def __init__(self, specs: Sequence[MetricSpec], names: Names, budget: int = DEFAULT_BUDGET) -> None:
         """`budget` series are kept apart per family."""
         self._columns: dict[Contexts, ContextColumn] = {}
-        self._metrics: list[_Metric] = []
+        self._metrics: list[Metric] = []
         for spec in specs:
             column = self._columns.setdefault(spec.contexts, ContextColumn(spec.contexts))
-            self._metrics += [_Metric(handler, column, budget) for handler in make_handlers(spec)]
+            self._metrics += [Metric(handler, column, budget) for handler in make_handlers(spec)]
         self._sides = Sides(names)
         self._world = np.zeros(0, dtype=np.bool_)
         self._asks_world = any(metric.handler.asks_world for metric in self._metrics)
@@ -126,11 +61,7 @@ class FlowMetricsRegistry:
                     self._world = np.append(self._world, np.array(new, dtype=np.bool_))
                 view = BlockView(block, self._world, destination)
         for metric in self._metrics:
-            chosen, base = metric.handler.select(view)
-            if len(base) == 0:
-                continue
-            context = contexts.get(metric.column.contexts)
-            metric.counter.add(*_series(base, context, chosen), now_ns)
+            metric.count(view, contexts.get(metric.column.contexts), now_ns)
 
     def _make_room(self) -> None:
         for column in self._columns.values():

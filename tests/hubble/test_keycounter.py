@@ -3,7 +3,7 @@
 from collections import Counter
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubble.keycounter import KeyCounter, distinct
@@ -11,6 +11,7 @@ from hubble.keycounter import KeyCounter, distinct
 BLOCKS = st.lists(st.lists(st.integers(0, 30), max_size=40), max_size=10)
 
 
+@settings(deadline=None)
 @given(BLOCKS)
 def test_blocks_add_up(blocks):
     counter, model = KeyCounter(1000), Counter()
@@ -21,6 +22,7 @@ def test_blocks_add_up(blocks):
     assert counter.overflow == 0
 
 
+@settings(deadline=None)
 @given(BLOCKS, st.integers(0, 12))
 def test_beyond_the_limit_nothing_is_lost_from_the_sum(blocks, limit):
     counter = KeyCounter(limit)

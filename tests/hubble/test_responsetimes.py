@@ -1,11 +1,11 @@
 """Times read from the ends of serialised responses are those that parsing finds."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubble.batches import encode_batch
-from hubble.responsetimes import response_times
+from hubble.responsetimes import FEW, response_times
 from palomar_pb.flow import flow_pb2
 from palomar_pb.observer import observer_pb2
 from palomar_pb.palomar.v1 import batch_pb2
@@ -27,17 +27,23 @@ def response(time_ns: int, lost: bool, name: str) -> bytes:
     return made.SerializeToString()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(moments, st.booleans(), st.text(max_size=20)), max_size=30))
 def test_every_time_is_found(cases: list[tuple[int, bool, str]]) -> None:
-    """Usual times, odd ones, whole seconds; flows and losses; any node name."""
+    """Usual times, odd ones, whole seconds; flows and losses; any node name; few and many at once."""
     items = [response(*case) for case in cases]
-    assert response_times(items).tolist() == [time_ns for time_ns, _, _ in cases]
+    times = [time_ns for time_ns, _, _ in cases]
+    assert response_times(items).tolist() == times
+    many = FEW // max(1, len(items)) + 1
+    assert response_times(items * many).tolist() == times * many
 
 
 def test_a_response_without_a_time_has_none() -> None:
     """0, also among others, and for no bytes at all."""
     bare = observer_pb2.GetFlowsResponse(node_name="n").SerializeToString()
-    assert response_times([bare, response(5 * 10**9, False, "n"), b""]).tolist() == [0, 5 * 10**9, 0]
+    items = [bare, response(5 * 10**9, False, "n"), b""]
+    assert response_times(items).tolist() == [0, 5 * 10**9, 0]
+    assert response_times(items * FEW).tolist() == [0, 5 * 10**9, 0] * FEW
     assert len(response_times([])) == 0
 
 

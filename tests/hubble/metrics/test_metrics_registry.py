@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubble.filterfields import ObservingNode
 from hubble.flowbuilder import FlowBuilder
 from hubble.flowendpoint import FlowEndpoint
 from hubble.metrics import contexts
 from hubble.metrics.registry import FlowMetricsRegistry
 from hubble.metrics.series import SeriesCounter
 from hubble.metrics.spec import MetricSpec, parse
+from hubble.observingnode import ObservingNode
 from hubble.storefile import HOT_COLUMNS
 from palomar_pb.flow import flow_pb2
 from palomar_pb.flow.flow_pb2 import Flow
@@ -303,6 +303,26 @@ def test_quiet_series_make_room_for_new_ones() -> None:
     counter.add(np.array([3], dtype=np.uint64), np.array([7]), now_ns=60_000_000_200)
     assert counter.items() == [(3, 7)]
     assert counter.evicted == 2
+
+
+def test_series_that_made_room_do_not_count_for_those_that_took_it() -> None:
+    """A series keeps its own count when others go, and one that comes back begins anew."""
+    registry = FlowMetricsRegistry(parse("port-distribution"), names(), budget=3)
+    hour_ns = 3600 * 1_000_000_000
+
+    def ports() -> dict[str, int]:
+        [family] = registry.totals()
+        return {values[1]: count for values, count in family.totals}
+
+    registry.count(BlockOfRows(rows(*(record(dport=port) for port in (3, 2, 1, 1)))), 0)
+    assert ports() == {"1": 2, "2": 1, "3": 1}
+    registry.count(BlockOfRows(rows(record(dport=2), record(dport=2))), hour_ns)
+    registry.count(BlockOfRows(rows(record(dport=5), record(dport=2), record(dport=4))), 2 * hour_ns - 1)
+    assert ports() == {"2": 4, "4": 1, "5": 1}
+    registry.count(BlockOfRows(rows(*(record(dport=port) for port in (5, 5, 4, 2)))), 2 * hour_ns)
+    assert ports() == {"2": 5, "4": 2, "5": 3}
+    registry.count(BlockOfRows(rows(record(dport=1))), 4 * hour_ns)
+    assert ports() == {"1": 1}
 
 
 def test_values_no_series_uses_are_forgotten_and_the_rest_stays_right(
