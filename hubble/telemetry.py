@@ -24,16 +24,17 @@ from hubble.exporter.exporter import Exporter
 from hubble.exporter.exposition import export_families
 from hubble.exporter.requests import Origin, RequestEncoder
 from hubble.exporter.transport import Transport, make_transport
-from hubble.filterfields import ObservingNode
 from hubble.flowsource import FollowedNames
 from hubble.metrics.counting import FlowCounting
 from hubble.metrics.exposition import flow_families
 from hubble.metrics.registry import FlowMetricsRegistry
 from hubble.metrics.server import MetricsServer
+from hubble.observingnode import ObservingNode
 from hubble.server import die_with_parent, program_version
 from hubble.storefollower import StoreFollower, StorePosition
 from hubble.telemetryconfig import TelemetryConfig
 from palomar import log
+from palomar.certwatch import CHECK_S, CertificateWatch
 from palomar.clock import Clock, SystemClock
 from palomar.errors import InvalidInputError
 from palomar.tasks import spawn
@@ -69,7 +70,9 @@ class Telemetry:
             self.counting = FlowCounting(registry, follower, clock)
         self.exporter: Exporter | None = None
         self._transport: Transport | None = None
+        self._certificates = CertificateWatch((), clock)
         if config.otlp is not None:
+            self._certificates = CertificateWatch(config.otlp.certificates, clock)
             self._transport = make_transport(config.otlp)
             follower = StoreFollower(
                 config.flow_dir, names, places.get(_LOGS, StorePosition()), config.otlp.catch_up_flows
@@ -96,6 +99,7 @@ class Telemetry:
         if self.server is not None:
             self._tasks.append(self._spawn(self.server.start(), "metrics server"))
         self._tasks.append(self._spawn(self._save_often(), "telemetry places"))
+        self._tasks.append(self._spawn(self._watch_certificates(), "OTLP certificate expiry"))
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         return spawn(coroutine, name, self._on_error)
@@ -110,6 +114,12 @@ class Telemetry:
         if self._transport is not None:
             await self._transport.close()
         self._save()
+
+    async def _watch_certificates(self) -> None:
+        """Let the log say in time that what is shown to the collector, or trusted of it, runs out."""
+        while True:
+            self._certificates.check()
+            await asyncio.sleep(CHECK_S)
 
     async def _save_often(self) -> None:
         while True:

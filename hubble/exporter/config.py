@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 from google.protobuf import json_format
 
-from hubble.filterfields import ObservingNode
 from hubble.filters import FlowMatcher, compile_filters
+from hubble.observingnode import ObservingNode
+from palomar.certs import KeyPair, bundle_problem, pair_problem
 from palomar.errors import InvalidInputError
 from palomar_pb.flow import flow_pb2
 
@@ -72,17 +73,31 @@ class OtlpConfig:
         return compile_filters(self.allow, self.deny, node)
 
     def tls_bytes(self) -> tuple[bytes | None, bytes | None, bytes | None]:
-        """Return CA, key and certificate as PEM; InvalidInputError for a file that cannot be read."""
-        return (
-            _read("ca_file", self.ca_file),
-            _read("key_file", self.key_file),
-            _read("cert_file", self.cert_file),
-        )
+        """Return CA, key and certificate as PEM; InvalidInputError names the file that cannot be used."""
+        ca = _read("ca_file", self.ca_file)
+        key = _read("key_file", self.key_file)
+        cert = _read("cert_file", self.cert_file)
+        if ca is not None and (problem := bundle_problem(ca)):
+            raise InvalidInputError(f"{self.ca_file}: {problem}", "otlp.ca_file")
+        if cert is not None and key is not None and (problem := pair_problem(KeyPair(cert, key))):
+            raise InvalidInputError(f"{self.cert_file} and {self.key_file}: {problem}", "otlp.cert_file")
+        return ca, key, cert
+
+    @property
+    def certificates(self) -> tuple[Path, ...]:
+        """The files that run out some day."""
+        return tuple(Path(name) for name in (self.cert_file, self.ca_file) if name)
 
     def tls_version(self) -> tuple[int, ...]:
-        """Change with the TLS files."""
-        paths = [Path(name) for name in (self.ca_file, self.cert_file, self.key_file) if name]
-        return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
+        """Change with the TLS files; 0 for one that cannot be looked at."""
+        return tuple(_modified_ns(name) for name in (self.ca_file, self.cert_file, self.key_file) if name)
+
+
+def _modified_ns(name: str) -> int:
+    try:
+        return Path(name).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _host(host: str | None) -> str:

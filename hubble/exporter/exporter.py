@@ -21,8 +21,9 @@ from hubble.exporter.errors import ExportFailedError, ExportRefusedError
 from hubble.exporter.records import RecordBuilder
 from hubble.exporter.requests import RequestEncoder, fitting
 from hubble.exporter.transport import LOGS, METRICS, Transport
-from hubble.filterfields import ObservingNode, View
+from hubble.filterfields.predicates import View
 from hubble.metrics.registry import FamilyTotals
+from hubble.observingnode import ObservingNode
 from hubble.storefollower import StoreFollower
 from palomar.clock import Clock
 from palomar.errors import InvalidInputError
@@ -35,7 +36,6 @@ POLL_S = 0.1
 LOG_EVERY_NS = 60 * 1_000_000_000
 
 OVERRUN, REFUSED = "overrun", "refused"
-DROP_REASONS = (OVERRUN, REFUSED)
 
 Totals = Callable[[], Sequence[FamilyTotals]]
 
@@ -54,9 +54,18 @@ class ExportCounts:
     """Requests that failed, by kind."""
     requests: Counter[str] = field(default_factory=Counter)
     """Requests that were answered well, by signal."""
-    is_up: bool = True
-    """The latest request went well."""
-    last_error: str = ""
+    errors: dict[str, str] = field(default_factory=dict)
+    """By signal: why its latest request did not go well; a signal that goes well is not there."""
+
+    @property
+    def is_up(self) -> bool:
+        """The latest request of every signal went well."""
+        return not self.errors
+
+    @property
+    def last_error(self) -> str:
+        """Why not; empty while all goes well."""
+        return next(iter(self.errors.values()), "")
 
 
 class Backoff:
@@ -109,7 +118,7 @@ class Exporter:
         self._builder: RecordBuilder | None = None
         self._built_for = (-1, -1)
         self._started_ns = clock.wall_ns()
-        self._logged_ns = 0
+        self._logged_ns: dict[str, int] = {}
         self._pause = Backoff()
         self._torn = 0
         self.counts = ExportCounts()
@@ -172,7 +181,7 @@ class Exporter:
             try:
                 refused = await self._transport.send(LOGS, batch.request)
             except ExportRefusedError as error:
-                self._failed(REFUSED, error)
+                self._failed(LOGS, REFUSED, error)
                 self.counts.refused[LOGS] += batch.flows
                 # Whatever comes next will probably be refused too: not at full speed.
                 pause_s = self._pause.next_s(0.0)
@@ -181,7 +190,7 @@ class Exporter:
                 kind, wish_s = ("tls", 0.0)
                 if isinstance(error, ExportFailedError):
                     kind, wish_s = error.kind, error.retry_after_s
-                self._failed(kind, error)
+                self._failed(LOGS, kind, error)
                 await asyncio.sleep(backoff.next_s(wish_s))
                 if self.follower.is_overtaken():
                     return
@@ -198,21 +207,24 @@ class Exporter:
         counts.exported[signal] += items - min(refused, items)
         counts.refused[signal] += min(refused, items)
         counts.requests[signal] += 1
-        if not counts.is_up:
-            logger.info("OTLP collector answers again", extra={"endpoint": self._config.endpoint})
-        counts.is_up, counts.last_error = True, ""
+        if counts.errors.pop(signal, ""):
+            facts = {"endpoint": self._config.endpoint, "signal": signal}
+            logger.info("OTLP collector answers again", extra=facts)
 
-    def _failed(self, kind: str, error: Exception) -> None:
+    def _failed(self, signal: str, kind: str, error: Exception) -> None:
         counts = self.counts
         counts.failures[kind] += 1
         now_ns = self._clock.monotonic_ns()
-        if counts.is_up or now_ns - self._logged_ns > LOG_EVERY_NS:
-            self._logged_ns = now_ns
-            logger.warning(
-                "OTLP export failed, trying again",
-                extra={"endpoint": self._config.endpoint, "error": str(error), "lag": self.follower.lag},
-            )
-        counts.is_up, counts.last_error = False, str(error)
+        if signal not in counts.errors or now_ns - self._logged_ns.get(signal, 0) > LOG_EVERY_NS:
+            self._logged_ns[signal] = now_ns
+            facts = {
+                "endpoint": self._config.endpoint,
+                "signal": signal,
+                "error": str(error),
+                "lag": self.follower.lag,
+            }
+            logger.warning("OTLP export failed, trying again", extra=facts)
+        counts.errors[signal] = str(error)
 
     async def export_metrics(self, totals: Totals) -> None:
         """Export what `totals` returns every `metrics_interval_s` until cancelled.
@@ -221,13 +233,16 @@ class Exporter:
         """
         while True:
             await asyncio.sleep(self._config.metrics_interval_s)
-            request, points = self._encoder.metrics(totals(), self._started_ns, self._clock.wall_ns())
-            if not points:
-                continue
-            try:
-                refused = await self._transport.send(METRICS, request)
-            except (ExportRefusedError, ExportFailedError, InvalidInputError) as error:
-                self._failed(error.kind if isinstance(error, ExportFailedError) else REFUSED, error)
-                self.counts.refused[METRICS] += points
-            else:
-                self._went_well(METRICS, points, refused)
+            requests = self._encoder.metrics(totals(), self._started_ns, self._clock.wall_ns())
+            for request, points in requests:
+                await self._deliver_metrics(request, points)
+
+    async def _deliver_metrics(self, request: bytes, points: int) -> None:
+        try:
+            refused = await self._transport.send(METRICS, request)
+        except (ExportRefusedError, ExportFailedError, InvalidInputError) as error:
+            kind = error.kind if isinstance(error, ExportFailedError) else REFUSED
+            self._failed(METRICS, kind, error)
+            self.counts.refused[METRICS] += points
+        else:
+            self._went_well(METRICS, points, refused)

@@ -57,10 +57,10 @@ TRANSPORTS: dict[int, str] = {
     IpProtocol.SCTP: "sctp",
 }
 _DIRECTIONS = {
-    TrafficDirection.INGRESS: ("ingress", "receive"),
-    TrafficDirection.EGRESS: ("egress", "transmit"),
+    TrafficDirection.INGRESS: ("ingress", "receive", "transmit"),
+    TrafficDirection.EGRESS: ("egress", "transmit", "receive"),
 }
-"""Our word and that of `network.io.direction`."""
+"""By the connection's direction: our word, and that of `network.io.direction` for requests and replies."""
 _TYPES: dict[int, str] = {
     EventType.DROP: "Drop",
     EventType.TRACE: "Trace",
@@ -269,11 +269,11 @@ def _kind_part(kind: Kind) -> _KindPart:
             otel.text(otel.NETWORK_TRANSPORT, TRANSPORTS.get(kind.protocol, "")),
         ]
         parts += _protocol_parts(kind)
-    if kind.direction in _DIRECTIONS:
-        word, io_direction = _DIRECTIONS[TrafficDirection(kind.direction)]
-        parts += [otel.text(otel.DIRECTION, word), otel.text(otel.NETWORK_IO_DIRECTION, io_direction)]
-    where, more = _where(kind)
     reply = reply_state(kind.type, kind.trace_reason, kind.verdict)
+    if kind.direction in _DIRECTIONS:
+        word, *ways = _DIRECTIONS[TrafficDirection(kind.direction)]
+        parts += [otel.text(otel.DIRECTION, word), otel.text(otel.NETWORK_IO_DIRECTION, ways[bool(reply)])]
+    where, more = _where(kind)
     if reply is not None:
         more += otel.flag(otel.IS_REPLY, reply)
     words = summary(kind.protocol, kind.l4_flags, kind.icmp_code, kind.ip_version)

@@ -4,8 +4,8 @@ Pure. Both say on top whose they are: the resource (this node) and the scope (Pa
 opentelemetry/proto/collector/{logs,metrics}/v1.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
@@ -77,12 +77,24 @@ class RequestEncoder:
         scope_logs = self._scope_head + b"".join([delimited(_LOG_RECORDS, record) for record in records])
         return delimited(_RESOURCE_LOGS, self._head + delimited(_SCOPE_LOGS, scope_logs))
 
-    def metrics(self, families: Sequence[FamilyTotals], start_ns: int, now_ns: int) -> tuple[bytes, int]:
-        """Return an ExportMetricsServiceRequest of sums since `start_ns`, and its number of points."""
-        metrics = [_metric(family, start_ns, now_ns) for family in families if family.totals]
-        scope = ScopeMetrics(self._scope, metrics, "")
+    def metrics(
+        self, families: Sequence[FamilyTotals], start_ns: int, now_ns: int
+    ) -> Iterator[tuple[bytes, int]]:
+        """Yield ExportMetricsServiceRequests of sums since `start_ns`, each with its number of points.
+
+        None is larger than MAX_REQUEST_BYTES but for one of a single point.
+        """
+        counted = [family for family in families if family.totals]
+        if not counted:
+            return
+        scope = ScopeMetrics(self._scope, [_metric(family, start_ns, now_ns) for family in counted], "")
         data = MetricsData([ResourceMetrics(self._resource, [scope], "")])
-        return encode_metrics(data).SerializeToString(), sum(len(family.totals) for family in families)
+        request, points = encode_metrics(data).SerializeToString(), sum(len(f.totals) for f in counted)
+        if len(request) <= MAX_REQUEST_BYTES or points == 1:
+            yield request, points
+            return
+        for half in _halves(counted):
+            yield from self.metrics(half, start_ns, now_ns)
 
 
 def fitting(records: Sequence[bytes], limit: int = MAX_REQUEST_BYTES) -> int:
@@ -93,6 +105,16 @@ def fitting(records: Sequence[bytes], limit: int = MAX_REQUEST_BYTES) -> int:
         if size > limit:
             return max(1, count)
     return len(records)
+
+
+def _halves(families: Sequence[FamilyTotals]) -> tuple[Sequence[FamilyTotals], Sequence[FamilyTotals]]:
+    """Halve a list of families, or the only one's series."""
+    middle = len(families) // 2
+    if middle:
+        return families[:middle], families[middle:]
+    family = families[0]
+    middle = len(family.totals) // 2
+    return [replace(family, totals=family.totals[:middle])], [replace(family, totals=family.totals[middle:])]
 
 
 def _metric(family: FamilyTotals, start_ns: int, now_ns: int) -> Metric:

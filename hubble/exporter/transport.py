@@ -7,6 +7,7 @@ listens there may be anything.
 """
 
 import asyncio
+import logging
 import ssl
 from typing import Protocol
 
@@ -21,6 +22,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from hubble.exporter.config import OtlpConfig
 from hubble.exporter.errors import ExportFailedError, ExportRefusedError
 from palomar.errors import InvalidInputError
+
+logger = logging.getLogger(__name__)
 
 LOGS, METRICS = "logs", "metrics"
 GRPC_METHODS = {
@@ -72,6 +75,39 @@ def _empty_response(signal: str) -> Message:
     return ExportLogsServiceResponse() if signal == LOGS else ExportMetricsServiceResponse()
 
 
+class TlsChanges:
+    """Tells when a connection is to be made anew because its TLS files were replaced by usable ones."""
+
+    def __init__(self, config: OtlpConfig) -> None:
+        """Nothing is looked at yet."""
+        self._config = config
+        self._taken: tuple[int, ...] | None = None
+        self._told: tuple[int, ...] = ()
+
+    def found(self) -> bool:
+        """True at first and after a change.
+
+        Raises InvalidInputError where there is nothing usable at first; later what works stays, and the log
+        says why.
+        """
+        version = self._config.tls_version()
+        if version == self._taken:
+            return False
+        try:
+            self._config.tls_bytes()
+        except InvalidInputError as error:
+            if self._taken is None:
+                raise
+            if version != self._told:
+                self._told = version
+                logger.warning(
+                    "OTLP certificate files unusable, the old ones stay", extra={"error": str(error)}
+                )
+            return False
+        self._taken = version
+        return True
+
+
 class GrpcTransport:
     """OTLP/gRPC."""
 
@@ -79,7 +115,7 @@ class GrpcTransport:
         """Nothing is connected before the first `send`."""
         self._config = config
         self._channel: grpc.aio.Channel | None = None
-        self._tls_version: tuple[int, ...] = ()
+        self._changes = TlsChanges(config)
 
     async def send(self, signal: str, request: bytes) -> int:
         """See Transport."""
@@ -95,8 +131,7 @@ class GrpcTransport:
         return _refused_items(signal, answer)
 
     async def _connected(self) -> grpc.aio.Channel:
-        version = self._config.tls_version()
-        if self._channel is not None and version != self._tls_version:
+        if self._changes.found():
             await self.close()
         if self._channel is None:
             options = [
@@ -111,7 +146,6 @@ class GrpcTransport:
                 self._channel = grpc.aio.secure_channel(self._config.target, credentials, options)
             else:
                 self._channel = grpc.aio.insecure_channel(self._config.target, options)
-            self._tls_version = version
         return self._channel
 
     async def close(self) -> None:
@@ -155,7 +189,7 @@ class HttpTransport:
         """Nothing is connected before the first `send`."""
         self._config = config
         self._session: aiohttp.ClientSession | None = None
-        self._tls_version: tuple[int, ...] = ()
+        self._changes = TlsChanges(config)
 
     async def send(self, signal: str, request: bytes) -> int:
         """See Transport."""
@@ -203,26 +237,23 @@ class HttpTransport:
         return _refused_items(signal, answer)
 
     async def _connected(self) -> aiohttp.ClientSession:
-        version = self._config.tls_version()
-        if self._session is not None and version != self._tls_version:
+        if self._changes.found():
             await self.close()
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=1, ssl=self._tls_context())
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-            self._tls_version = version
         return self._session
 
     def _tls_context(self) -> ssl.SSLContext | bool:
         config = self._config
         if not config.is_encrypted:
             return True
-        config.tls_bytes()  # names the file that is missing
         try:
             context = ssl.create_default_context(cafile=config.ca_file or None)
             if config.cert_file:
                 context.load_cert_chain(config.cert_file, config.key_file)
-        except ssl.SSLError as error:
-            raise InvalidInputError(f"not usable: {error}", "otlp.ca_file") from error
+        except OSError as error:  # replaced since it was looked at
+            raise InvalidInputError(f"TLS files not usable: {error}", "otlp.ca_file") from error
         return context
 
     async def close(self) -> None:

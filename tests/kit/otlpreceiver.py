@@ -46,6 +46,8 @@ class TestReceiver(OtlpReceiver):
         self.http_headers: dict[str, str] = {}
         self.trailers: tuple[tuple[str, bytes], ...] = ()
         self.rejects = 0
+        self.refuses = ""
+        """A signal that is UNIMPLEMENTED over gRPC."""
         self.seen = 0
         """Requests that came, taken or not."""
         self.metadata: dict[str, str] = {}
@@ -68,6 +70,8 @@ class TestReceiver(OtlpReceiver):
         self.metadata = {str(key): str(value) for key, value in context.invocation_metadata() or ()}
         if self.hangs:
             await self.freed.wait()
+        if self.refuses == signal_name:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not this signal")
         if self.grpc_status is not None:
             await context.abort(self.grpc_status, "as the test says", self.trailers)
         self.received.take(signal_name, request)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +300,10 @@ async def test_large_records_are_split_over_requests(tmp_path: Path) -> None:
             assert receiver.flows[0]["attributes"]["source.palomar.labels"] == list(huge.labels)
 
 
+def overwrite(name: str, content: bytes) -> None:
+    Path(name).write_bytes(content)
+
+
 def tls_files(folder: Path, name: str, pair: KeyPair, ca: bytes) -> dict[str, str]:
     paths = {}
     for key, content in (("cert_file", pair.cert), ("key_file", pair.key), ("ca_file", ca)):
@@ -347,3 +352,117 @@ async def test_missing_tls_file_is_a_failure_that_names_it(tmp_path: Path) -> No
             await eventually_async(lambda: exporter.counts.failures["tls"])
             assert "ca.pem" in exporter.counts.last_error
             assert exporter.follower.lag == len(MIXED)
+
+
+SPOILED = {
+    "CA is none": ("ca_file", b"nonsense", "ca_file.pem: no PEM certificate"),
+    "CA is empty": ("ca_file", b"", "ca_file.pem: no PEM certificate"),
+    "certificate is half": ("cert_file", b"-----BEGIN CERTIFICATE-----\nMII", "no PEM certificate"),
+    "key is half": ("key_file", b"-----BEGIN PRIVATE KEY-----\nMII", "the key is no PEM key"),
+    "key is another's": ("key_file", b"", "the key belongs to another certificate"),
+}
+
+
+@PROTOCOLS
+@pytest.mark.parametrize("how", sorted(SPOILED))
+async def test_an_unusable_tls_file_is_named_and_flows_wait_for_a_good_one(
+    tmp_path: Path, protocol: str, how: str
+) -> None:
+    """Whichever of the three, and what is wrong with it."""
+    now = utc(SystemClock().wall_ns())
+    ca = make_ca(now)
+    client = tls_files(tmp_path, "client", issue(ca, Role.CLIENT, "node", now), ca.cert)
+    which, content, words = SPOILED[how]
+    overwrite(client[which], make_ca(now).key if how == "key is another's" else content)
+    with flows(tmp_path) as source:
+        source.write(*MIXED)
+        otlp = settings(1, protocol, **client, endpoint="https://127.0.0.1:1")
+        async with telemetry(tmp_path, otlp=otlp) as running:
+            exporter = exporter_of(running)
+            await eventually_async(lambda: exporter.counts.failures["tls"])
+            assert client[which] in exporter.counts.last_error
+            assert words in exporter.counts.last_error
+            assert exporter.follower.lag == len(MIXED)
+            overwrite(client[which], b"")
+            for key, path in tls_files(tmp_path, "client", issue(ca, Role.CLIENT, "n", now), ca.cert).items():
+                assert client[key] == path
+            await eventually_async(lambda: exporter.counts.failures["unavailable"], 10)
+
+
+async def test_half_replaced_tls_files_leave_the_connection_as_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What works stays, the log says why, and the whole files are taken up."""
+    now = utc(SystemClock().wall_ns())
+    ca = make_ca(now)
+    server = tls_files(
+        tmp_path, "server", issue(ca, Role.RELAY, "collector", now, names=["127.0.0.1"]), ca.cert
+    )
+    client = tls_files(tmp_path, "client", issue(ca, Role.CLIENT, "node", now), ca.cert)
+    credentials = server_credentials(
+        TlsFiles(Path(server["cert_file"]), Path(server["key_file"]), Path(server["ca_file"]))
+    )
+    with flows(tmp_path) as source:
+        async with otlp_receiver(credentials=credentials) as receiver:
+            otlp = settings(
+                receiver, "grpc", **client, endpoint=f"https://127.0.0.1:{receiver.grpc_port}", timeout_s=2
+            )
+            async with telemetry(tmp_path, otlp=otlp) as running:
+                exporter = exporter_of(running)
+                source.write(*MIXED)
+                await eventually_async(lambda: exporter.counts.exported["logs"] == len(MIXED))
+                overwrite(client["key_file"], make_ca(now).key)
+                source.write(*MIXED)
+                await eventually_async(lambda: exporter.counts.exported["logs"] == 2 * len(MIXED))
+                assert not exporter.counts.failures
+                told = [r for r in caplog.records if "the old ones stay" in r.message]
+                assert len(told) == 1
+                assert client["key_file"] in str(told[0].__dict__["error"])
+                tls_files(tmp_path, "client", issue(ca, Role.CLIENT, "node", now), ca.cert)
+                source.write(*MIXED)
+                await eventually_async(lambda: exporter.counts.exported["logs"] == 3 * len(MIXED))
+                assert not exporter.counts.failures
+
+
+async def test_an_expired_certificate_of_ours_is_told_with_its_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A collector that refuses it only closes the connection: the log says whose it is and since when."""
+    now = utc(SystemClock().wall_ns())
+    ca = make_ca(now)
+    old = issue(ca, Role.CLIENT, "node", now, not_before=now - timedelta(days=3), lifetime=-timedelta(days=1))
+    client = tls_files(tmp_path, "client", old, ca.cert)
+    otlp = settings(1, "grpc", **client, endpoint="https://127.0.0.1:1")
+    with flows(tmp_path):
+        async with telemetry(tmp_path, otlp=otlp):
+            await eventually_async(lambda: "certificate does not serve" in caplog.text)
+    [told] = [r.__dict__ for r in caplog.records if r.name == "palomar.certwatch"]
+    assert told["file"] == client["cert_file"]
+    assert told["subject"] == "CN=node,OU=client"
+    assert told["problem"] == f"expired at {told['not_after']}"
+
+
+async def test_a_collector_that_takes_only_logs_is_down_for_metrics_all_the_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`up` does not flap between the two signals, and each trouble is logged once, not at every turn."""
+    caplog.set_level("INFO")
+    with flows(tmp_path) as source:
+        async with otlp_receiver() as receiver:
+            receiver.refuses = "metrics"
+            otlp = settings(receiver, "grpc", metrics=True, metrics_interval_s=0.05)
+            async with telemetry(tmp_path, metrics="flow", otlp=otlp) as running:
+                exporter = exporter_of(running)
+                source.write(*MIXED)
+                await eventually_async(lambda: exporter.counts.failures["refused"] >= 3)
+                exported = exporter.counts.exported["logs"]
+                for turn in range(1, 4):
+                    source.write(*MIXED)
+                    await eventually_async(
+                        lambda t=turn: exporter.counts.exported["logs"] == exported + t * len(MIXED)
+                    )
+                    assert not exporter.counts.is_up
+                receiver.refuses = ""
+                await eventually_async(lambda: exporter.counts.is_up)
+    told = [r.message for r in caplog.records if r.name == "hubble.exporter.exporter"]
+    assert told == ["OTLP export failed, trying again", "OTLP collector answers again"]

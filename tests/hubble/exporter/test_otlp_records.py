@@ -15,12 +15,12 @@ from opentelemetry.semconv._incubating.attributes import (
 
 from hubble.exporter import attributes as otel
 from hubble.exporter.records import RecordBuilder
-from hubble.exporter.requests import Origin, RequestEncoder, fitting
-from hubble.filterfields import ObservingNode
+from hubble.exporter.requests import MAX_REQUEST_BYTES, Origin, RequestEncoder, fitting
 from hubble.flowbuilder import FlowBuilder
 from hubble.flowendpoint import FlowEndpoint
 from hubble.flowuuid import StoreId
 from hubble.metrics.registry import FamilyTotals
+from hubble.observingnode import ObservingNode
 from lab.otlp import log_entries, metric_entries
 from palomar_pb.flow.flow_pb2 import DropReason, Flow, Verdict
 from tests.kit.flows import NOW_NS, FakeNames, MemoryRows, record, rows
@@ -97,6 +97,23 @@ def test_a_forwarded_packet_says_who_spoke_to_whom_and_what_became_of_it() -> No
     assert resource["service.name"] == "palomar"
     assert resource["k8s.node.name"] == resource["host.name"] == "worker2"
     assert resource["k8s.cluster.name"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("reason", "direction", "word", "way"),
+    [
+        (0, 1, "ingress", "receive"),
+        (0, 2, "egress", "transmit"),
+        (2, 1, "egress", "receive"),
+        (2, 2, "ingress", "transmit"),
+    ],
+)
+def test_a_reply_has_the_direction_of_its_connection_and_its_own_way(
+    reason: int, direction: int, word: str, way: str
+) -> None:
+    [entry] = decoded(rows(record(trace_reason=reason, direction=direction)))
+    assert entry["attributes"]["palomar.flow.direction"] == word
+    assert entry["attributes"]["network.io.direction"] == way
 
 
 @pytest.mark.parametrize(
@@ -217,13 +234,32 @@ def test_attribute_names_are_those_of_the_conventions() -> None:
 def test_metric_families_become_monotonic_sums() -> None:
     family = FamilyTotals("hubble_drop_total", "Drops.", ("reason", "pod"), [(("X", "a<b>"), 7)], 0, 0, 0)
     empty = FamilyTotals("hubble_icmp_total", "ICMP.", ("type",), [], 0, 0, 0)
-    request, points = RequestEncoder(ORIGIN).metrics([family, empty], 100, 200)
+    [(request, points)] = RequestEncoder(ORIGIN).metrics([family, empty], 100, 200)
     assert points == 1
     [entry] = metric_entries(ExportMetricsServiceRequest.FromString(request))
     assert entry["attributes"] == {"reason": "X", "pod": "a<b>"}
     assert (entry["name"], entry["value"], entry["monotonic"]) == ("hubble_drop_total", 7, True)
     assert (entry["start_ns"], entry["time_ns"]) == (100, 200)
     assert entry["resource"]["k8s.node.name"] == "worker2"
+
+
+def test_many_series_make_several_requests_that_collectors_take() -> None:
+    """Series with names of half a kilobyte: no request above the limit, no point twice or never."""
+    series = [(("x" * 500, str(number)), number) for number in range(10_000)]
+    families = [
+        FamilyTotals(name, "Flows.", ("pod", "n"), series, 0, 0, 0) for name in ("a_total", "b_total")
+    ]
+    requests = list(RequestEncoder(ORIGIN).metrics(families, 100, 200))
+    assert len(requests) > 2
+    assert max(len(request) for request, _ in requests) <= MAX_REQUEST_BYTES
+    entries = [
+        entry
+        for request, _ in requests
+        for entry in metric_entries(ExportMetricsServiceRequest.FromString(request))
+    ]
+    assert sum(points for _, points in requests) == len(entries) == 20_000
+    assert len({(entry["name"], entry["attributes"]["n"]) for entry in entries}) == 20_000
+    assert list(RequestEncoder(ORIGIN).metrics([], 100, 200)) == []
 
 
 @pytest.mark.parametrize(
