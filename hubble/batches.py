@@ -5,12 +5,12 @@ does. Same request, order and responses; besides, each message says how many eve
 what time it is here, and the time of each response, so that a relay need not parse them.
 """
 
-import numpy as np
+from collections.abc import Sequence
+from contextlib import aclosing
 
 from hubble.observer import Context, ObserverService
-from hubble.responsetimes import Times, response_times
-from hubble.store import FlowStoreReader
-from hubble.wirebytes import delimited, number, tag, varint
+from hubble.responses import encode_responses
+from hubble.wirebytes import number, tag, varint
 from palomar.clock import Clock
 from palomar_pb.observer import observer_pb2
 from palomar_pb.palomar.v1 import batch_pb2
@@ -18,10 +18,8 @@ from palomar_pb.palomar.v1 import batch_pb2
 _FIELDS = batch_pb2.FlowBatch.DESCRIPTOR.fields_by_name
 _FIXED64 = 1
 """Wire type."""
-RESPONSES = tag(_FIELDS["responses"].number, delimited=True)
 OBSERVED = tag(_FIELDS["observed"].number, delimited=False)
 LOST = tag(_FIELDS["lost"].number, delimited=False)
-TIMES = tag(_FIELDS["times_ns"].number, delimited=True)
 CLOCK = varint(_FIELDS["clock_ns"].number << 3 | _FIXED64)
 
 
@@ -38,24 +36,18 @@ class FlowBatchesService:
         async with self._observer.call(context):
             stream = self._observer.stream(request)
             await self._observer.greet(context)
-            async for responses in stream.batches():
-                observed, lost = counters(stream.store)
-                await context.write(encode_batch(responses, observed, lost, self._clock.wall_ns()))
+            async with aclosing(stream.batches()) as batches:
+                async for responses in batches:
+                    facts = encode_facts(*stream.counters(), self._clock.wall_ns())
+                    await context.write(responses.fields + facts)
 
 
-def counters(store: FlowStoreReader) -> tuple[int, int]:
-    """Events stored and events lost, over all CPUs."""
-    accounts = store.accounting()
-    return sum(account.stored for account in accounts), sum(account.lost for account in accounts)
-
-
-def encode_batch(responses: list[bytes], observed: int, lost: int, clock_ns: int) -> bytes:
+def encode_batch(responses: Sequence[bytes], observed: int, lost: int, clock_ns: int) -> bytes:
     """A serialised FlowBatch of serialised responses."""
-    parts = [delimited(RESPONSES, response) for response in responses]
-    times = delimited(TIMES, _packed(response_times(responses))) if responses else b""
+    return encode_responses(responses) + encode_facts(observed, lost, clock_ns)
+
+
+def encode_facts(observed: int, lost: int, clock_ns: int) -> bytes:
+    """The fields of a serialised FlowBatch that are about its sender."""
     clock = CLOCK + clock_ns.to_bytes(8, "little")
-    return b"".join((*parts, number(OBSERVED, observed), number(LOST, lost), times, clock))
-
-
-def _packed(times: Times) -> bytes:
-    return times.astype(np.dtype("<u8")).tobytes()
+    return b"".join((number(OBSERVED, observed), number(LOST, lost), clock))

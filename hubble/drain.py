@@ -25,7 +25,8 @@ from hubble.edges import Edges
 from hubble.flowmetrics import FlowMetrics
 from hubble.intake import Batch, CpuRuns
 from hubble.names import NamesWriter
-from hubble.store import FlowStoreWriter, Loss
+from hubble.storemapping import Loss
+from hubble.storewriter import FlowStoreWriter
 from palomar.clock import Clock
 
 logger = logging.getLogger(__name__)

@@ -7,15 +7,24 @@ that names it. Not here: time and count limits (`hubble.observer`), and CEL, whi
 than guessed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from hubble.filterfields import COMPILERS, BadValueError, ObservingNode, Predicate, View
+from hubble.filterfields.compilers import COMPILERS
+from hubble.filterfields.predicates import BadValueError, Predicate, View
+from hubble.observingnode import ObservingNode
 from hubble.rows import Mask
 from palomar.errors import InvalidInputError
 from palomar_pb.flow import flow_pb2
+
+MAX_FILTERS = 128
+"""In a whitelist, and in a blacklist: each is asked about every row."""
+MAX_VALUES = 1_000
+"""Of all fields of all filters of a list."""
+MAX_TEXT_CHARS = 2_048
+"""Of one value: a regular expression, a label selector, a name."""
 
 
 class FlowMatcher:
@@ -25,11 +34,6 @@ class FlowMatcher:
         """Each inner list is one filter: all of its predicates must hold."""
         self._allow = allow
         self._deny = deny
-
-    @property
-    def matches_all(self) -> bool:
-        """No row is left out."""
-        return not self._allow and not self._deny
 
     def mask(self, view: View) -> Mask:
         """Tell per row whether the client wants it."""
@@ -53,15 +57,43 @@ def _any_filter(filters: list[list[Predicate]], view: View) -> Mask:
 
 
 def compile_filters(
-    whitelist: Iterable[flow_pb2.FlowFilter],
-    blacklist: Iterable[flow_pb2.FlowFilter],
+    whitelist: Sequence[flow_pb2.FlowFilter],
+    blacklist: Sequence[flow_pb2.FlowFilter],
     node: ObservingNode,
 ) -> FlowMatcher:
-    """Compile both lists; InvalidInputError names the wrong value: `whitelist[0].source_ip[1]`."""
+    """Compile both lists; InvalidInputError names the wrong value: `whitelist[0].source_ip[1]`.
+
+    So much is refused that answering it would keep everybody else waiting.
+    """
+    _check_size(whitelist, "whitelist")
+    _check_size(blacklist, "blacklist")
     return FlowMatcher(
         [compile_filter(item, f"whitelist[{i}]", node) for i, item in enumerate(whitelist)],
         [compile_filter(item, f"blacklist[{i}]", node) for i, item in enumerate(blacklist)],
     )
+
+
+def _check_size(filters: Sequence[flow_pb2.FlowFilter], path: str) -> None:
+    if len(filters) > MAX_FILTERS:
+        raise InvalidInputError(
+            f"{len(filters)} filters, at most {MAX_FILTERS} are answered: name several values in one", path
+        )
+    count = 0
+    for number, item in enumerate(filters):
+        for field, index, value in _values(item):
+            count += 1
+            if isinstance(value, str) and len(value) > MAX_TEXT_CHARS:
+                where = f"{path}[{number}].{field}[{index}]"
+                raise InvalidInputError(f"{len(value)} characters, at most {MAX_TEXT_CHARS} are read", where)
+    if count > MAX_VALUES:
+        raise InvalidInputError(f"{count} values, at most {MAX_VALUES} are answered", path)
+
+
+def _values(item: flow_pb2.FlowFilter) -> Iterator[tuple[str, int, object]]:
+    """Field, index and value of everything that a filter asks for."""
+    for name in COMPILERS:
+        for index, value in enumerate(getattr(item, name)):
+            yield name, index, value
 
 
 def compile_filter(item: flow_pb2.FlowFilter, path: str, node: ObservingNode) -> list[Predicate]:

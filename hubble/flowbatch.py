@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from datapath.events import EventFlag
 from hubble.flowmessages import Kind
+from hubble.replies import traffic_directions
 from hubble.rows import Column, Mask, Rows, ip_versions
 from hubble.wirebytes import number_fields, tag
 from palomar.verdict import EventType
@@ -22,19 +23,20 @@ SECONDS, NANOS = tag(1, delimited=False), tag(2, delimited=False)
 """Fields of google.protobuf.Timestamp."""
 
 _KIND_BITS = (
-    ("type", 4),
+    ("type", 8),
     ("subtype", 8),
-    ("verdict", 4),
+    ("verdict", 3),
     ("direction", 2),
     ("drop_reason", 8),
-    ("trace_reason", 8),
-    ("match_type", 4),
+    ("trace_reason", 6),
+    ("match_type", 3),
     ("protocol", 8),
     ("l4_flags", 8),
     ("icmp_code", 8),
     ("ip_version", 2),
 )
-"""How a Kind is packed into 64 bits, lowest first; of ip_version the half (0, 2 or 3)."""
+"""How a Kind is packed into 64 bits, lowest first. Of ip_version the half (0, 2 or 3); of trace_reason not
+the mark of an encrypted packet (0x80), which no flow shows."""
 
 
 def pack_kinds(columns: dict[str, Column]) -> npt.NDArray[np.uint64]:
@@ -90,11 +92,17 @@ class Batch:
         """4, 6 or 0."""
         return ip_versions(self)
 
+    @cached_property
+    def directions(self) -> Column:
+        """The flow API's `traffic_direction`."""
+        return traffic_directions(self.column("type"), self.column("trace_reason"), self.column("direction"))
+
     @property
     def kinds(self) -> npt.NDArray[np.uint64]:
         """See `pack_kinds`."""
-        columns = {name: self.column(name) for name, _ in _KIND_BITS if name != "ip_version"}
-        return pack_kinds({**columns, "ip_version": self.ip_versions})
+        derived = {"ip_version": self.ip_versions, "direction": self.directions}
+        columns = {name: self.column(name) for name, _ in _KIND_BITS if name not in derived}
+        return pack_kinds(columns | derived)
 
     def address_keys(self) -> list[bytes]:
         """Version, source and destination as 33 octets."""
@@ -129,7 +137,7 @@ class Batch:
         """Cookie above a Decision."""
         return _joined(
             (self.column("policy_cookie"), 32),
-            (self.column("direction"), 16),
+            (self.directions, 16),
             (self.column("verdict"), 8),
             (self.column("drop_reason"), 0),
         )

@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from hubble import flowuuid
 from hubble.fieldmask import FlowMask, trim
-from hubble.filterfields import ObservingNode
 from hubble.flowbatch import Batch, Indices, unpack_kind
 from hubble.flowendpoint import Names, resolve
 from hubble.flowmessages import (
@@ -30,6 +29,7 @@ from hubble.flowmessages import (
     policies_flow,
 )
 from hubble.names import PolicyName, PolicyRule
+from hubble.observingnode import ObservingNode
 from hubble.rows import Column, Rows
 from hubble.wirebytes import delimited, number_fields, tag, varint
 from palomar.sourcefile import source_file_name

@@ -1,9 +1,9 @@
 """Parts of a `flow.Flow` as messages: what each part says, without any thought of speed.
 
 Pure. Input: numbers of a stored record and names; output: protobuf messages with only that part set.
-The rules are Hubble's; what it leaves out and we say: `*_denied_by` also on drop events, and in our
-extension the rule that decided, or the policies whose default deny did. `hubble.flowbuilder` encodes
-each part once and joins the bytes.
+The rules are Hubble's; what it leaves out and we say: `*_denied_by` also on drop events, `*_allowed_by` also
+on traces, and in our extension the rule that decided, or the policies whose default deny did.
+`hubble.flowbuilder` encodes each part once and joins the bytes.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Self
 
-from hubble.filterfields import ObservingNode
 from hubble.flowendpoint import FlowEndpoint
 from hubble.flowtext import TCP_FLAG_BITS, summary
 from hubble.names import PolicyName
+from hubble.observingnode import ObservingNode
 from hubble.rows import REASON_MASK, reply_state
 from palomar.drop import DropReason
 from palomar.verdict import (
@@ -59,6 +59,7 @@ class Decision:
     """What of a record says how a policy took part."""
 
     direction: int
+    """Of the connection, which policy was asked about."""
     verdict: int
     drop_reason: int
 

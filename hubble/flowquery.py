@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from hubble.fieldmask import FlowMask, compile_mask
-from hubble.filterfields import ObservingNode, View
+from hubble.fieldmask import FlowMask, flow_mask
+from hubble.filterfields.predicates import View
 from hubble.filters import FlowMatcher, compile_filters
+from hubble.observingnode import ObservingNode
 from palomar.errors import InvalidInputError
 from palomar_pb.observer import observer_pb2
 
@@ -68,7 +69,7 @@ def compile_query(request: observer_pb2.GetFlowsRequest, node: ObservingNode) ->
         since_ns=since,
         until_ns=until,
         matcher=compile_filters(request.whitelist, request.blacklist, node),
-        mask=compile_mask(request.field_mask),
+        mask=flow_mask(request),
     )
 
 

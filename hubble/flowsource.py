@@ -1,6 +1,6 @@
 """Where this process gets flows from: the node's store and its names log, reopened when they are replaced.
 
-The rim between files and the pure middle. Not the reading itself (`hubble.store`, `hubble.names`). Used
+The rim between files and the pure middle. Not the reading itself (`hubble.storereader`, `hubble.names`). Used
 by every service of the flow server; one per process.
 """
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hubble.errors import StoreDamagedError, StoreMissingError
 from hubble.names import NamesReader
-from hubble.store import FlowStoreReader
+from hubble.storereader import FlowStoreReader
 
 logger = logging.getLogger(__name__)
 

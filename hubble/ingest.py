@@ -29,8 +29,8 @@ from hubble.binder import Binder
 from hubble.drain import Drain
 from hubble.errors import IngestConfigError
 from hubble.names import NamesWriter
-from hubble.store import DEFAULT_CAPACITY, FlowStoreWriter
-from hubble.storefile import MAX_CAPACITY, MIN_CAPACITY
+from hubble.storefile import DEFAULT_CAPACITY, MAX_CAPACITY, MIN_CAPACITY
+from hubble.storewriter import FlowStoreWriter
 from palomar import log
 from palomar.clock import Clock, SystemClock
 from palomar.errors import PalomarError

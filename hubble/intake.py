@@ -15,8 +15,8 @@ import numpy.typing as npt
 from datapath.events import STORED_SIZE, field_offset
 from datapath.samples import SEQ_WORD, STRIDE_WORDS, TIME_WORD, Words
 from hubble.binder import Binder
-from hubble.store import Chunk
 from hubble.storefile import HOT_COLUMNS
+from hubble.storewriter import Chunk
 
 Column = npt.NDArray[Any]
 

@@ -76,7 +76,12 @@ _TERM = re.compile(
 
 
 def parse(text: str) -> LabelSelector:
-    """Read a selector; raise InvalidInputError that quotes the part that cannot be read."""
+    """Read a selector; raise InvalidInputError that quotes the part that cannot be read.
+
+    One without terms selects everything, as in Kubernetes.
+    """
+    if not text.strip():
+        return LabelSelector(())
     requirements: list[Requirement] = []
     position = 0
     while True:

@@ -8,7 +8,7 @@ about the protocol. A malformed request is INVALID_ARGUMENT naming the field; a 
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,14 @@ import numpy as np
 
 from hubble.agentevents import AgentEventLog, LoggedEvent, select
 from hubble.errors import StoreDamagedError, StoreMissingError
-from hubble.filterfields import ObservingNode
+from hubble.fieldmask import say_nothing_understood
+from hubble.flowfeeds import FlowFeeds
 from hubble.flowquery import FOREVER_NS, NS_PER_S, Start, nanoseconds, start_of
 from hubble.flowsource import FlowSource
 from hubble.flowstream import SCAN_ROWS, FlowStream
-from hubble.store import FlowStoreReader
+from hubble.observingnode import ObservingNode
+from hubble.storereader import FlowStoreReader
+from hubble.storewatch import StoreWatch
 from palomar.clock import Clock
 from palomar.errors import InvalidInputError
 from palomar_pb.observer import observer_pb2
@@ -58,18 +61,21 @@ class ObserverService:
     def __init__(self, source: FlowSource, facts: NodeFacts, log_directory: Path, clock: Clock) -> None:
         """`log_directory` holds the agent's event log."""
         self._source = source
+        self._watch = StoreWatch(FlowFeeds(source, facts.node, clock))
         self._facts = facts
         self._log_directory = log_directory
         self._clock = clock
 
     async def GetFlows(self, request: observer_pb2.GetFlowsRequest, context: Context) -> None:  # noqa: N802  # gRPC method name
-        """Stream flows, and losses where they happened."""
+        """Stream flows, and losses where they happened; our extension to whom it says something."""
+        say_nothing_understood(request)
         async with self.call(context):
             stream = self.stream(request)
             await self.greet(context)
-            async for batch in stream.batches():
-                for response in batch:
-                    await context.write(response)
+            async with aclosing(stream.batches()) as batches:
+                async for batch in batches:
+                    for response in batch:
+                        await context.write(response)
 
     async def GetAgentEvents(  # noqa: N802  # gRPC method name
         self, request: observer_pb2.GetAgentEventsRequest, context: Context
@@ -164,7 +170,7 @@ class ObserverService:
 
     def stream(self, request: observer_pb2.GetFlowsRequest) -> FlowStream:
         """Begin the answer to a GetFlowsRequest."""
-        return FlowStream(self._source, self._facts.node, request, self._clock)
+        return FlowStream(self._watch, request)
 
     def _agent_response(self, logged: LoggedEvent) -> observer_pb2.GetAgentEventsResponse:
         response = observer_pb2.GetAgentEventsResponse(

@@ -74,6 +74,11 @@ def ip_versions(rows: Columns) -> npt.NDArray[np.uint8]:
     versions = np.where(rows.column("flags") & EventFlag.IPV6, np.uint8(6), np.uint8(4))
     drops = np.flatnonzero(rows.column("type") == EventType.DROP)
     if len(drops):
-        addressed = rows.column("saddr")[drops].any(axis=1) | rows.column("daddr")[drops].any(axis=1)
-        versions[drops[~addressed]] = 0
+        halves = [address_words(rows, name, 8)[drops] for name in ("saddr", "daddr")]
+        versions[drops[~np.hstack(halves).any(axis=1)]] = 0
     return versions
+
+
+def address_words(rows: Columns, name: str, size: int) -> Column:
+    """The 16 octets of an address per row, as words of `size` octets in the order they are stored in."""
+    return np.ascontiguousarray(rows.column(name)).view(f"u{size}")

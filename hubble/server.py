@@ -15,14 +15,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
-from hubble.filterfields import ObservingNode
 from hubble.flowsource import FlowSource
 from hubble.grpcserver import GrpcServer, Listener, TcpListener, UnixListener
 from hubble.observer import NodeFacts, ObserverService
+from hubble.observingnode import ObservingNode
 from hubble.peer import PeerService
 from palomar import log
 from palomar.clock import Clock, SystemClock
@@ -30,6 +29,7 @@ from palomar.errors import InvalidInputError
 from palomar.paths import NodePaths
 from palomar.tasks import spawn
 from palomar.tls import tls_files
+from palomar.version import installed_version
 
 logger = logging.getLogger(__name__)
 
@@ -123,10 +123,7 @@ def _check_type(key: str, value: Any) -> None:
 
 def program_version() -> str:
     """`palomar 0.1.0`."""
-    try:
-        return f"palomar {version('palomar')}"
-    except PackageNotFoundError:
-        return "palomar (not installed)"
+    return f"palomar {installed_version()}"
 
 
 class FlowServer:

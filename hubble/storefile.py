@@ -1,6 +1,6 @@
 """The layout of the flow store's file: header page, two commit slots, losses log, records, hot columns.
 
-Bytes and checks only; who writes and reads when is in `hubble.store`.
+Bytes and checks only; who writes and reads when is in `hubble.storewriter` and `hubble.storereader`.
 
     0        header: constants with a checksum; apart from it `intent` and `head`, one u64 each
     4096     two commit slots of 64 KiB: head and accounts together, with generation and checksum
@@ -23,10 +23,12 @@ import numpy as np
 from datapath.events import STORED_DTYPE, STORED_SIZE
 from hubble.accounting import CpuAccount
 
+RING_NAME = "flows.ring"
 MAGIC = b"PALOMARF"
 VERSION = 1
 PAGE = 4096
 MIN_CAPACITY = 64
+DEFAULT_CAPACITY = 1 << 20
 MAX_CAPACITY = 1 << 30
 MAX_CPUS = 1023
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hubble.errors import StoreDamagedError, StoreMissingError
 from hubble.flowsource import FollowedNames
-from hubble.store import Block, FlowStoreReader
+from hubble.storereader import Block, FlowStoreReader
 
 logger = logging.getLogger(__name__)
 

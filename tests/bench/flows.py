@@ -1,4 +1,4 @@
-"""What the flow server costs: filtering a stored row, building a flow, streaming it to a client.
+"""What the flow server costs: filtering a stored row, building a flow, streaming it to a client, to many.
 
 `python -m tests.bench.flows` prints the rows. CPU time of this process, or where a server process is
 asked, wall time of the answer; the traffic is 16 events a connection between a few hundred addresses.
@@ -18,21 +18,24 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from hubble.filterfields import ObservingNode, View
+from hubble.filterfields.predicates import View
 from hubble.filters import compile_filters
 from hubble.flowbatch import Batch, unpack_kind
 from hubble.flowbuilder import FlowBuilder
 from hubble.flowendpoint import resolve
 from hubble.flowmessages import endpoint_message, ip_message, kind_flow, l4_message
 from hubble.names import NamesWriter
+from hubble.observingnode import ObservingNode
 from hubble.server import ServerConfig
-from hubble.store import FlowStoreReader, FlowStoreWriter
+from hubble.storereader import FlowStoreReader
+from hubble.storewriter import FlowStoreWriter
 from palomar.clock import SystemClock
 from palomar_pb.flow import flow_pb2
 from palomar_pb.flow.flow_pb2 import FlowFilter
 from palomar_pb.observer import observer_pb2_grpc
 from palomar_pb.observer.observer_pb2 import GetFlowsRequest
 from palomar_pb.palomar.v1 import batch_pb2_grpc
+from tests.bench import fanout
 from tests.kit.flows import SYN, FakeNames, MemoryRows, stored
 from tests.kit.flowserver import write_names
 from tests.kit.wait import eventually
@@ -209,7 +212,7 @@ def run(repeats: int) -> list[dict[str, Any]]:
             server.wait()
             names.close()
             writer.close()
-    return rows
+    return rows + fanout.rows(repeats)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from hubble.drain import Drain
 from hubble.flowendpoint import FlowEndpoint
 from hubble.ingest import IDLE_S, pause_after
 from hubble.names import NamesWriter
-from hubble.store import FlowStoreWriter
+from hubble.storewriter import FlowStoreWriter
 from palomar.clock import SystemClock
 
 OBJECT = Path(__file__).resolve().parents[2] / "datapath" / "objects" / "bench_emit.o"

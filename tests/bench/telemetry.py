@@ -37,8 +37,8 @@ from hubble.flowendpoint import FlowEndpoint, Workload
 from hubble.metrics.registry import FlowMetricsRegistry
 from hubble.metrics.spec import parse
 from hubble.names import NamesWriter
-from hubble.store import FlowStoreWriter
 from hubble.storefile import HOT_COLUMNS
+from hubble.storewriter import FlowStoreWriter
 from lab.otlp import log_entries
 from palomar.clock import SystemClock
 from tests.kit.flows import FakeNames, MemoryRows

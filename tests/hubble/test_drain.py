@@ -15,7 +15,8 @@ from hubble.binder import Binder
 from hubble.drain import Drain
 from hubble.flowendpoint import FlowEndpoint
 from hubble.names import NamesReader, NamesWriter
-from hubble.store import FlowStoreReader, FlowStoreWriter
+from hubble.storereader import FlowStoreReader
+from hubble.storewriter import FlowStoreWriter
 from tests.kit.events import POD_ONE, FakeClock, FakeCounters, FakeRing, event, sample
 
 CPUS = 2

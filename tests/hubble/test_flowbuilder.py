@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from hubble import flowuuid
 from hubble.fieldmask import compile_mask, trim
-from hubble.filterfields import ObservingNode
 from hubble.flowbuilder import CACHE_LIMIT, FlowBuilder
 from hubble.flowuuid import StoreId
+from hubble.observingnode import ObservingNode
 from hubble.wirebytes import number, number_fields, varint
 from palomar.errors import InvalidInputError
 from palomar.sourcefile import SOURCE_FILES
@@ -190,6 +190,11 @@ def test_ipv6_addresses_and_packets_without_an_ip_header() -> None:
         ({"direction": 2, "verdict": 2, "drop_reason": 181}, "egress_denied_by"),
         ({"direction": 1, "verdict": 2, "drop_reason": 181}, "ingress_denied_by"),
         ({"direction": 1, "verdict": 2, "drop_reason": 181, "type": 1, "subtype": 181}, "ingress_denied_by"),
+        ({"direction": 1, "verdict": 1, "type": 4, "trace_reason": 1}, "ingress_allowed_by"),
+        ({"direction": 2, "verdict": 1, "type": 4, "trace_reason": 3}, "egress_allowed_by"),
+        # A reply goes by its connection's entry: what judged the request, the other way round.
+        ({"direction": 1, "verdict": 1, "type": 4, "trace_reason": 2}, "egress_allowed_by"),
+        ({"direction": 2, "verdict": 1, "type": 4, "trace_reason": 0x82}, "ingress_allowed_by"),
     ],
 )
 def test_the_deciding_policies_are_named(values: dict[str, int], field: str) -> None:
@@ -219,6 +224,24 @@ def test_a_default_deny_is_told_apart_from_a_rule_that_denies(kind: int) -> None
     assert not flow.ingress_denied_by
     assert [policy.name for policy in extension(flow).default_deny_by] == ["deny-all"]
     assert not extension(flow).policy_rule
+
+
+@pytest.mark.parametrize(
+    ("values", "direction"),
+    [
+        ({"type": 4, "trace_reason": 0}, [1, 2]),
+        ({"type": 4, "trace_reason": 1}, [1, 2]),
+        ({"type": 4, "trace_reason": 2}, [2, 1]),
+        ({"type": 4, "trace_reason": 0x82}, [2, 1]),
+        ({"type": 4, "trace_reason": 5}, [1, 2]),
+        ({"type": 5, "trace_reason": 2}, [1, 2]),
+        ({"type": 1, "trace_reason": 2, "verdict": 2}, [1, 2]),
+    ],
+)
+def test_the_direction_is_the_connections(values: dict[str, int], direction: list[int]) -> None:
+    """Ingress and egress of the packet become those of its connection: the opposite for a traced reply."""
+    assert [build(**values, direction=packet).traffic_direction for packet in (1, 2)] == direction
+    assert build(**values, direction=0).traffic_direction == flow_pb2.TRAFFIC_DIRECTION_UNKNOWN
 
 
 def test_policy_match_type_belongs_to_verdicts() -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hubble import rows as flow_rows
 from hubble.flowmetrics import MAX_PORTS, FlowMetrics
 from hubble.flowtext import icmp_text
-from hubble.store import Chunk
 from hubble.storefile import HOT_COLUMNS
+from hubble.storewriter import Chunk
 from palomar.drop import DropReason
 from palomar.verdict import EventType, ObservationPoint, Verdict
 from tests.kit.events import rows

@@ -13,12 +13,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubble import flowstream
+from hubble import flowfeed, flowstream
 from hubble.errors import StoreMissingError
-from hubble.filterfields import ObservingNode
+from hubble.flowfeeds import FlowFeeds
 from hubble.flowsource import FlowSource
 from hubble.flowstream import FlowStream
-from hubble.store import FlowStoreReader, FlowStoreWriter, Loss
+from hubble.observingnode import ObservingNode
+from hubble.storemapping import Loss
+from hubble.storereader import FlowStoreReader
+from hubble.storewatch import StoreWatch
+from hubble.storewriter import FlowStoreWriter
 from palomar.clock import SystemClock
 from palomar_pb.flow.flow_pb2 import FlowFilter
 from palomar_pb.observer.observer_pb2 import GetFlowsRequest, GetFlowsResponse
@@ -36,12 +40,16 @@ class Step:
     lost: int
 
 
+def watching(source: FlowSource) -> StoreWatch:
+    return StoreWatch(FlowFeeds(source, NODE, SystemClock()))
+
+
 def answer(source: FlowSource, request: GetFlowsRequest) -> list[Any]:
     """Ports of flows, and losses as (cpu, count)."""
 
     async def collect() -> list[Any]:
         found: list[Any] = []
-        async for batch in FlowStream(source, NODE, request, SystemClock()).batches():
+        async for batch in FlowStream(watching(source), request).batches():
             assert sum(GetFlowsResponse.FromString(r).HasField("flow") for r in batch) <= 8
             for data in batch:
                 response = GetFlowsResponse.FromString(data)
@@ -99,8 +107,8 @@ def small_steps() -> Iterator[None]:
     """Small stores, and yet several scans, reads and batches each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flowstream, "SCAN_ROWS", 50)
-        patch.setattr(flowstream, "READ_ROWS", 20)
-        patch.setattr(flowstream, "BATCH_FLOWS", 8)
+        patch.setattr(flowfeed, "READ_ROWS", 20)
+        patch.setattr(flowfeed, "BATCH_FLOWS", 8)
         yield
 
 
@@ -144,7 +152,7 @@ def test_rows_overwritten_between_choosing_and_building_are_reported(tmp_path: P
         ports: list[int] = []
         lost = 0
         request = GetFlowsRequest(whitelist=[FlowFilter(protocol=["tcp"])])
-        stream = FlowStream(FlowSource(tmp_path), NODE, request, SystemClock())
+        stream = FlowStream(watching(FlowSource(tmp_path)), request)
         async for batch in stream.batches():
             if not ports:
                 writer.append(stored(*(record(sport=n) for n in range(2000, 3000))))
@@ -164,7 +172,7 @@ def test_rows_overwritten_between_choosing_and_building_are_reported(tmp_path: P
 def test_without_a_store_there_is_no_stream(tmp_path: Path) -> None:
     """The caller says UNAVAILABLE."""
     with pytest.raises(StoreMissingError):
-        FlowStream(FlowSource(tmp_path), NODE, GetFlowsRequest(), SystemClock())
+        FlowStream(watching(FlowSource(tmp_path)), GetFlowsRequest())
 
 
 def test_sparse_rows_are_read_in_stretches(tmp_path: Path) -> None:

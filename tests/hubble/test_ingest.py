@@ -19,7 +19,7 @@ from datapath.perf import EventCounters
 from hubble.errors import IngestConfigError
 from hubble.ingest import IDLE_S, LOOK_S, IngestConfig, main, wait_idle
 from hubble.names import NamesReader
-from hubble.store import FlowStoreReader
+from hubble.storereader import FlowStoreReader
 from tests.kit.wait import eventually
 
 REPO = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from datapath.samples import find_samples
 from hubble.binder import Binder
 from hubble.intake import SLICE_ROWS, Batch, CpuRuns
-from hubble.store import FlowStoreWriter
+from hubble.storewriter import FlowStoreWriter
 from tests.kit.events import FakeClock, event, rows, sample
 
 OFFSET_NS = 1_700_000_000_000_000_000

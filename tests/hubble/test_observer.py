@@ -8,6 +8,8 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -16,11 +18,13 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from hubble.flowendpoint import FlowEndpoint
 from hubble.flowquery import NS_PER_S
 from hubble.server import program_version
-from hubble.store import FlowStoreWriter, Loss
+from hubble.storemapping import Loss
+from hubble.storewriter import FlowStoreWriter
 from palomar_pb.flow import flow_pb2
 from palomar_pb.flow.flow_pb2 import FlowFilter
 from palomar_pb.observer import observer_pb2
 from palomar_pb.observer.observer_pb2 import GetFlowsRequest, GetFlowsResponse
+from palomar_pb.palomar.v1.flow_ext_pb2 import FlowExtension
 from tests.kit.flows import NOW_NS, SERVER, record, stored
 from tests.kit.flowserver import CAPACITY, Server, flow_server
 from tests.kit.wait import eventually_async
@@ -119,7 +123,7 @@ async def test_rows_of_a_ring_that_went_round(server: Server) -> None:
     ]
 
 
-async def test_flows_have_names_and_extension(server: Server) -> None:
+async def test_flows_have_names(server: Server) -> None:
     """From the names log, through the store, to the client."""
     server.writer.append(numbered(0, 1, type=5, subtype=0, direction=1, policy_cookie=77, packets=9))
     (response,) = await server.get()
@@ -127,8 +131,33 @@ async def test_flows_have_names_and_extension(server: Server) -> None:
     assert response.flow.destination.pod_name == SERVER.pod
     assert response.flow.ingress_allowed_by[0].name == "allow-client"
     assert response.flow.interface.name == "lxc0123456789a"
-    assert response.flow.extensions.type_url.endswith("palomar.v1.FlowExtension")
     assert response.flow.node_labels == ["k8s:zone=a"]
+
+
+async def test_our_extension_goes_to_whom_it_says_something(server: Server) -> None:
+    """A client that knows the public API alone can print every message; ours ask, or use the batches."""
+    server.writer.append(numbered(0, 1, packets=9))
+    understood = AnyMessage()
+    understood.Pack(FlowExtension())
+    nothing = AnyMessage()
+    nothing.Pack(Empty())
+
+    async def packets(answer: Awaitable[list[GetFlowsResponse]]) -> int | None:
+        (response,) = await answer
+        found = FlowExtension()
+        return found.packets if response.flow.extensions.Unpack(found) else None
+
+    assert await packets(server.get()) is None
+    assert await packets(server.get(extensions=nothing)) is None
+    assert await packets(server.get(extensions=understood)) == 9
+    assert await packets(server.get(field_mask=FieldMask(paths=["extensions"]))) == 9
+    assert await packets(server.get(extensions=understood, field_mask=FieldMask(paths=["uuid"]))) is None
+    assert await packets(_batched(server, GetFlowsRequest())) == 9
+    assert await packets(_batched(server, GetFlowsRequest(extensions=nothing))) is None
+
+
+async def _batched(server: Server, request: GetFlowsRequest) -> list[GetFlowsResponse]:
+    return [r async for batch in server.batches.GetFlows(request, timeout=20) for r in batch.responses]
 
 
 async def test_a_name_written_while_the_server_runs_is_found(server: Server) -> None:
@@ -148,6 +177,17 @@ async def test_a_flow_is_found_by_its_uuid(server: Server) -> None:
     assert await server.flows(whitelist=[FlowFilter(uuid=[flow.uuid])]) == [flow]
 
 
+async def test_a_field_mask_of_an_older_client_is_understood(server: Server) -> None:
+    """Before the request had a field for it, clients sent it as an experimental one."""
+    server.writer.append(numbered(0, 1))
+    old = FieldMask(paths=["verdict"]).SerializeToString()
+    experimental = GetFlowsRequest.Experimental.FromString(b"\x0a" + bytes([len(old)]) + old)
+    (flow,) = await server.flows(experimental=experimental)
+    assert flow == flow_pb2.Flow(verdict=flow_pb2.FORWARDED)
+    (flow,) = await server.flows(experimental=experimental, field_mask=FieldMask(paths=["Type"]))
+    assert flow == flow_pb2.Flow(Type=flow_pb2.L3_L4)
+
+
 async def test_a_field_mask_leaves_the_rest_out(server: Server) -> None:
     """As the CLI asks for compact output."""
     server.writer.append(numbered(0, 1))
@@ -163,6 +203,10 @@ async def test_a_field_mask_leaves_the_rest_out(server: Server) -> None:
         ({"whitelist": [FlowFilter(), FlowFilter(source_ip=["10.0.0.300"])]}, "whitelist[1].source_ip[0]"),
         ({"blacklist": [FlowFilter(destination_port=["x"])]}, "blacklist[0].destination_port[0]"),
         ({"field_mask": FieldMask(paths=["sauce"])}, "field_mask.paths[0]"),
+        (
+            {"experimental": GetFlowsRequest.Experimental.FromString(b"\x0a\x02\x0a\xff")},
+            "experimental.field_mask",
+        ),
         ({"since": Timestamp(seconds=1, nanos=-1)}, "since"),
         (
             {"whitelist": [FlowFilter(experimental=FlowFilter.Experimental(cel_expression=["true"]))]},
@@ -233,6 +277,20 @@ async def test_following_ends_after_until(server: Server, clock: FakeClock) -> N
     assert [port(r.flow) for r in await read(call, 2)] == [0, 1]
     clock.now_ns += 5 * NS_PER_S
     assert await asyncio.wait_for(call.read(), 10) is grpc.aio.EOF
+
+
+async def test_following_ends_after_until_while_flows_keep_coming(server: Server, clock: FakeClock) -> None:
+    """A busy node has no quiet moment to think of it."""
+    call = server.observer.GetFlows(GetFlowsRequest(follow=True, since=at(0), until=at(1)), timeout=20)
+    await call.initial_metadata()
+    clock.now_ns += 5 * NS_PER_S
+    end = asyncio.ensure_future(call.read())
+    second = 2
+    while not end.done():
+        server.writer.append(numbered(second % 60_000, second % 60_000 + 1))
+        second += 1
+        await asyncio.sleep(0)
+    assert end.result() is grpc.aio.EOF
 
 
 async def test_a_follower_stays_when_the_store_is_replaced(server: Server) -> None:
@@ -339,7 +397,10 @@ async def test_batches_carry_the_same_answer(server: Server) -> None:
     lose(server.writer, 1, 5)
     call = server.batches.GetFlows(GetFlowsRequest(), timeout=20)
     batches = [batch async for batch in call]
-    assert [response for batch in batches for response in batch.responses] == await server.get()
+    understood = AnyMessage()
+    understood.Pack(FlowExtension())
+    whole = await server.get(extensions=understood)
+    assert [response for batch in batches for response in batch.responses] == whole
     assert max(len(batch.responses) for batch in batches) == 512
     assert len(batches) <= 5
 
@@ -466,10 +527,11 @@ async def test_reflection_names_the_services(server: Server) -> None:
     assert b"observer/observer.proto" in file.file_descriptor_response.file_descriptor_proto[0]
 
 
-async def test_health(server: Server) -> None:
-    """SERVING once there is a store."""
+@pytest.mark.parametrize("name", ["", "observer.Observer", "hubble.server.Observer"])
+async def test_health(server: Server, name: str) -> None:
+    """SERVING once there is a store; also by the name that `hubble status` asks for."""
     stub = health_pb2_grpc.HealthStub(server.channel)
-    request = health_pb2.HealthCheckRequest(service="observer.Observer")
+    request = health_pb2.HealthCheckRequest(service=name)
 
     def serving() -> bool | Awaitable[bool]:
         return check(stub, request)

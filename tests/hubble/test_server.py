@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from hubble.names import NamesWriter
 from hubble.server import ServerConfig, main
-from hubble.store import FlowStoreWriter
+from hubble.storewriter import FlowStoreWriter
 from palomar.clock import SystemClock
 from palomar.errors import InvalidInputError
 from palomar_pb.observer import observer_pb2, observer_pb2_grpc

@@ -10,7 +10,7 @@ import grpc
 
 from hubble.names import NamesWriter, PolicyRule
 from hubble.server import FlowServer, ServerConfig
-from hubble.store import FlowStoreWriter
+from hubble.storewriter import FlowStoreWriter
 from palomar.clock import Clock, SystemClock
 from palomar_pb.flow.flow_pb2 import Flow
 from palomar_pb.observer import observer_pb2_grpc

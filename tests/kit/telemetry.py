@@ -16,7 +16,8 @@ import aiohttp
 import numpy as np
 
 from hubble.names import NamesWriter
-from hubble.store import FlowStoreReader, FlowStoreWriter
+from hubble.storereader import FlowStoreReader
+from hubble.storewriter import FlowStoreWriter
 from hubble.telemetry import Telemetry
 from hubble.telemetryconfig import TelemetryConfig
 from palomar.clock import SystemClock

@@ -23,7 +23,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class FlowExtension(_message.Message):
-    """Packed into flow.Flow.extensions, under the type URL type.googleapis.com/palomar.v1.FlowExtension."""
+    """Packed into flow.Flow.extensions, under the type URL type.googleapis.com/palomar.v1.FlowExtension, for clients that
+    say they understand it: by packing one, empty, into GetFlowsRequest.extensions, or by naming the field in the mask.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
