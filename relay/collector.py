@@ -8,9 +8,9 @@ be merged.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 import numpy as np
@@ -31,6 +31,12 @@ MAX_HELD_BYTES = 16 << 20
 HISTORY_WAIT_NS = 1_000_000_000
 """How long the past of others waits for a node that does not begin, or stops, to tell its own."""
 BEGIN_S = 1.0
+MAX_MERGED_BYTES = 2 << 20
+"""Of what is handed on at once: clients refuse messages of more than 4 MiB unless told otherwise."""
+MAX_COUNTER = (1 << 64) - 1
+READ_AGAIN_S = 1.0
+MALFORMED = "{count} responses left out: they are no flows, or larger than 1 MiB"
+MALFORMED_EVERY_NS = 60_000_000_000
 GAP = "flows may be missing before this: the node's store no longer had the last flow that came from it"
 CAUGHT_UP_NS = 1_000_000_000
 """A follower's node whose flows are no older than this has told its past."""
@@ -110,6 +116,8 @@ class Collector:
         self._item_bytes: dict[str, float] = {}
         """Mean size of a response of a node's last batch."""
         self._counters: dict[str, tuple[int, int]] = {}
+        self._malformed: dict[str, tuple[int, int | None]] = {}
+        """Responses of a node left out so far, and when that was told last."""
         self._failure: BaseException | None = None
         self._started_ns = clock.wall_ns()
         self._stop_listening: Callable[[], None] = _nothing
@@ -144,7 +152,8 @@ class Collector:
             merged = self._take()
             if merged.items:
                 self._flow_clock.pause()
-                yield merged
+                for part in parts(merged):
+                    yield part
                 self._flow_clock.go_on()
             elif finished:
                 return
@@ -170,9 +179,9 @@ class Collector:
             by_state.setdefault(state, []).append(entry.peer)
         for state in (PeerState.CONNECTED, PeerState.UNAVAILABLE):
             if state in by_state:
-                reasons = {entry.reason for entry in self._pool.entries() if entry.reason}
-                reason = "; ".join(sorted(reasons)) if state is PeerState.UNAVAILABLE else ""
-                self._notice(state, by_state[state], reason)
+                away = [entry for entry in self._pool.entries() if entry.peer in by_state[state]]
+                reason = whose_reasons([(entry.peer.name, entry.reason) for entry in away])
+                self._notice(state, by_state[state], reason if state is PeerState.UNAVAILABLE else "")
 
     def _notice(self, state: PeerState, peers: Sequence[Peer], reason: str) -> None:
         now_ns = self._clock.wall_ns()
@@ -205,6 +214,7 @@ class Collector:
             begun=lambda: self._has_begun(name),
             resumed=self._metrics.resumed.labels(name).inc,
             gap=lambda: self._notice(PeerState.ERROR, [entry.peer], GAP),
+            malformed=lambda count: self._left_out(entry.peer, count),
         )
         reader = NodeReader(
             entry, self._request, self._started_ns, self._clock, lambda batch: self._push(name, batch), events
@@ -225,15 +235,32 @@ class Collector:
             self._all_begun.set()
 
     async def _read(self, peer: Peer, reader: NodeReader, late: bool) -> None:
-        try:
-            await reader.run(late=late)
-        except NodeEndedError as error:
-            self._notice(PeerState.ERROR, [peer], str(error))
-        except grpc.aio.AioRpcError as error:
-            self._failure = error
-        except Exception as error:
-            logger.exception("reading a node failed", extra={"peer": peer.name})
-            self._failure = error
+        """Read one node to its end; what goes wrong with it is told in the stream and ends no other's."""
+        while True:
+            try:
+                await reader.run(late=late)
+            except NodeEndedError as error:
+                self._notice(PeerState.ERROR, [peer], str(error))
+            except grpc.aio.AioRpcError as error:
+                self._failure = error
+            except Exception as error:
+                logger.exception("reading a node failed", extra={"peer": peer.name})
+                self._notice(PeerState.ERROR, [peer], f"reading it failed: {error}")
+                if self._request.follow:
+                    late = True
+                    await asyncio.sleep(READ_AGAIN_S)
+                    continue
+            return
+
+    def _left_out(self, peer: Peer, count: int) -> None:
+        """Count responses that were none; say so at once, then once a minute."""
+        self._metrics.malformed.labels(peer.name).inc(count)
+        total, told_ns = self._malformed.get(peer.name, (0, None))
+        now_ns = self._clock.monotonic_ns()
+        if told_ns is None or now_ns - told_ns >= MALFORMED_EVERY_NS:
+            told_ns = now_ns
+            self._notice(PeerState.ERROR, [peer], MALFORMED.format(count=total + count))
+        self._malformed[peer.name] = (total + count, told_ns)
 
     def _ended(self, name: str) -> None:
         self._tasks.pop(name, None)
@@ -287,8 +314,8 @@ class Collector:
             notices, self._notices = self._notices, []
             stamps = np.full(len(notices), self._clock.wall_ns(), np.int64)
             items, times = notices + items, np.concatenate([stamps, times])
-        observed = sum(observed for observed, _ in self._counters.values())
-        lost = sum(lost for _, lost in self._counters.values())
+        observed = min(sum(observed for observed, _ in self._counters.values()), MAX_COUNTER)
+        lost = min(sum(lost for _, lost in self._counters.values()), MAX_COUNTER)
         return Merged(items, times, observed, lost)
 
     async def _nap(self) -> None:
@@ -306,6 +333,29 @@ class Collector:
 
 def _nothing() -> None:
     """Nobody listens."""
+
+
+def parts(merged: Merged) -> Iterator[Merged]:
+    """Cut what is too much for one message into pieces of at most MAX_MERGED_BYTES, or of one response."""
+    sizes = np.fromiter(map(len, merged.items), np.int64, len(merged.items))
+    if int(sizes.sum()) <= MAX_MERGED_BYTES:
+        yield merged
+        return
+    start = held = 0
+    for index, size in enumerate(sizes.tolist()):
+        if index > start and held + size > MAX_MERGED_BYTES:
+            yield replace(merged, items=merged.items[start:index], times=merged.times[start:index])
+            start, held = index, 0
+        held += size
+    yield replace(merged, items=merged.items[start:], times=merged.times[start:])
+
+
+def whose_reasons(reasons: Sequence[tuple[str, str]]) -> str:
+    """Say why nodes are away: the reason alone where all have one, else each with its node's name."""
+    distinct = {reason for _, reason in reasons}
+    if len(distinct) <= 1:
+        return "".join(distinct)
+    return "; ".join(f"{name}: {reason or 'not connected yet'}" for name, reason in reasons)
 
 
 def status_response(

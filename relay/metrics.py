@@ -25,6 +25,12 @@ class RelayMetrics:
         self.received = Counter(
             "palomar_relay_received_flows", "Responses received per node.", ["peer"], registry=self.registry
         )
+        self.malformed = Counter(
+            "palomar_relay_malformed_responses",
+            "Responses left out because they were none, or too large, per node.",
+            ["peer"],
+            registry=self.registry,
+        )
         self.sent = Counter("palomar_relay_sent_flows", "Responses sent to clients.", registry=self.registry)
         self.resumed = Counter(
             "palomar_relay_resumed_streams",
@@ -64,7 +70,7 @@ class RelayMetrics:
 
     def forget_peer(self, name: str) -> None:
         """Drop what is said of a node that left."""
-        for metric in (self.received, self.resumed, self.clock_offset):
+        for metric in (self.received, self.malformed, self.resumed, self.clock_offset):
             if name in {labels[0] for labels in metric._metrics}:
                 metric.remove(name)
 

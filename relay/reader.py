@@ -41,6 +41,8 @@ class Events:
     """The stream broke and is taken up again."""
     gap: Callable[[], None]
     """Flows may have gone unseen: the node no longer had the last that came."""
+    malformed: Callable[[int], None]
+    """So many responses were left out: they were none."""
 
 
 class NodeEndedError(Exception):
@@ -106,6 +108,8 @@ class NodeReader:
 
     async def _read(self, request: observer_pb2.GetFlowsRequest) -> None:
         async for batch in self._batches(request):
+            if batch.malformed:
+                self._events.malformed(batch.malformed)
             times, items = self._resumption.take(batch.times, batch.items, batch.clock_ns)
             if self._resumption.gap:
                 self._resumption.gap = False

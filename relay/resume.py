@@ -76,13 +76,14 @@ class Resumption:
             self._learn_begin(times, clock_ns)
         if not len(times):
             # An idle node; what it is still to store may be a little older than its clock.
-            self._newest_ns = max(self._newest_ns, clock_ns - OVERLAP_NS)
+            if clock_ns:
+                self._reach(clock_ns - OVERLAP_NS, clock_ns)
             return times, items
         hashes = np.fromiter(map(hash, items), np.int64, len(items))
         if self._differs and (self._known or self._floor_ns):
             times, items, hashes = self._only_new(times, items, hashes)
         if len(times):
-            self._remember(times, hashes)
+            self._remember(times, hashes, clock_ns)
         return times, items
 
     def _learn_begin(self, times: Times, clock_ns: int) -> None:
@@ -111,8 +112,17 @@ class Resumption:
             return times, items, hashes
         return times[new], [items[row] for row in np.flatnonzero(new).tolist()], hashes[new]
 
-    def _remember(self, times: Times, hashes: Hashes) -> None:
-        self._newest_ns = max(self._newest_ns, int(times.max()))
+    def _reach(self, newest_ns: int, clock_ns: int) -> None:
+        """Note how far the node's flows have come; a clock that was set back is believed."""
+        if clock_ns < self._newest_ns - OVERLAP_NS:
+            self._newest_ns = newest_ns
+            self._floor_ns = min(self._floor_ns, newest_ns)
+        else:
+            self._newest_ns = max(self._newest_ns, newest_ns)
+
+    def _remember(self, times: Times, hashes: Hashes, clock_ns: int) -> None:
+        newest_ns = int(times.max())
+        self._reach(newest_ns, clock_ns or newest_ns)
         self._tail.append((times, hashes))
         self._remembered += len(hashes)
         oldest_ns = self._newest_ns - OVERLAP_NS

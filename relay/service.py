@@ -20,8 +20,8 @@ from palomar_pb.palomar.v1 import batch_pb2
 from palomar_pb.relay import relay_pb2
 from relay.collector import Collector, Merged
 from relay.metrics import RelayMetrics
-from relay.peers import PeerEntry, PeerPool, PeerState
-from relay.requests import check_request
+from relay.peers import Peer, PeerEntry, PeerPool, PeerState
+from relay.requests import check_request, say_nothing_understood
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +136,8 @@ class RelayObserver:
     async def GetFlows(  # noqa: N802 - gRPC method name
         self, request: observer_pb2.GetFlowsRequest, context: Context
     ) -> None:
-        """Stream the flows of all nodes in time order."""
+        """Stream the flows of all nodes in time order; our extension to whom it says something."""
+        say_nothing_understood(request)
         async with self._core.call(context), aclosing(self._core.collect(request, context)) as stream:
             async for merged in stream:
                 for item in merged.items:
@@ -160,21 +161,10 @@ class RelayObserver:
         """List every known node with its state."""
         async with self._core.call(context):
             await self._core.greet(context)
-            answer = observer_pb2.GetNodesResponse()
-            for entry, status in await self._core.ask_status():
-                node = answer.nodes.add(
-                    name=entry.peer.name,
-                    address=entry.peer.address,
-                    state=relay_pb2.NodeState.ValueType(int(entry.state)),
-                )
-                node.tls.enabled = bool(entry.peer.server_name)
-                node.tls.server_name = entry.peer.server_name
-                if status is not None:
-                    node.version = status.version
-                    node.uptime_ns = status.uptime_ns
-                    node.num_flows, node.max_flows = status.num_flows, status.max_flows
-                    node.seen_flows = status.seen_flows
-            return answer
+            asked = await self._core.ask_status()
+            return observer_pb2.GetNodesResponse(
+                nodes=[describe_node(entry.peer, entry.state, status) for entry, status in asked]
+            )
 
     async def GetNamespaces(  # noqa: N802 - gRPC method name
         self, _request: observer_pb2.GetNamespacesRequest, context: Context
@@ -233,6 +223,23 @@ def encode_batch(merged: Merged, start: int, clock_ns: int) -> bytes:
         times_ns=merged.times[start:end].astype(np.dtype("<u8")).tobytes(),
         clock_ns=clock_ns,
     ).SerializeToString()
+
+
+def describe_node(
+    peer: Peer, state: PeerState, status: observer_pb2.ServerStatusResponse | None
+) -> observer_pb2.Node:
+    """Say of a node what is known; connected but without an answer it is in error. Pure."""
+    node = observer_pb2.Node(name=peer.name, address=peer.address, state=relay_pb2.NODE_UNAVAILABLE)
+    node.tls.enabled = bool(peer.server_name)
+    node.tls.server_name = peer.server_name
+    if status is not None:
+        node.state = relay_pb2.NODE_CONNECTED
+        node.version, node.uptime_ns = status.version, status.uptime_ns
+        node.num_flows, node.max_flows = status.num_flows, status.max_flows
+        node.seen_flows = status.seen_flows
+    elif state is PeerState.CONNECTED:
+        node.state = relay_pb2.NODE_ERROR
+    return node
 
 
 def sum_status(

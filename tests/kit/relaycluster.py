@@ -13,7 +13,7 @@ import grpc
 
 from hubble.names import NamesWriter
 from hubble.server import PEERS_FILE, FlowServer, ServerConfig
-from hubble.store import FlowStoreWriter
+from hubble.storewriter import FlowStoreWriter
 from palomar import certs
 from palomar.certdir import CertDirectory
 from palomar.certs import Role, node_server_name
@@ -63,9 +63,6 @@ class Certificates:
         pair = certs.issue(options.pop("ca", self.directory.ca()), role, name, self.now, **options)
         files.key.write_bytes(pair.key)
         files.cert.write_bytes(pair.cert)
-
-
-EXPIRED = {"lifetime": -HOUR, "not_before": None}
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ import grpc
 import pytest
 
 from palomar import certs
+from palomar.certrotation import CaRotation
 from palomar.certs import Role
 from palomar.tls import TlsFiles
 from palomar_pb.observer import observer_pb2, observer_pb2_grpc
 from relay.peers import PeerState
-from tests.kit.relaycluster import Cluster, cluster
+from tests.kit.relaycluster import Cluster, Follower, cluster
 from tests.kit.wait import eventually_async
 
 DAY = timedelta(days=1)
@@ -148,3 +150,47 @@ async def test_plain_text_is_refused_by_a_server_with_tls(tmp_path: Path) -> Non
                 stub: Any = observer_pb2_grpc.ObserverStub(channel)
                 with pytest.raises(grpc.aio.AioRpcError):
                     await stub.ServerStatus(observer_pb2.ServerStatusRequest(), timeout=5)
+
+
+async def test_the_ca_itself_is_changed_while_following_and_no_flow_is_missed(tmp_path: Path) -> None:
+    """The documented three steps; afterwards a certificate of the old CA is refused, by nodes and relay."""
+    async with cluster(tmp_path, 2, retire_s=0.5) as running, running.channel() as channel:
+        await running.connected()
+        pool, rotation = running.relay.pool, CaRotation(running.certificates.directory)
+        old = TlsFiles(*(tmp_path / f"old-{part}" for part in ("cert", "key", "ca")))
+        for new, kept in ((old.cert, running.client.cert), (old.key, running.client.key)):
+            new.write_bytes(kept.read_bytes())
+        seen = Follower(channel)
+        task = asyncio.get_running_loop().create_task(seen.run())
+        try:
+            await eventually_async(lambda: seen.responses)
+            expected: Counter[tuple[str, int]] = Counter()
+            for step in (rotation.start, rotation.issue, rotation.finish):
+                before = {node.full_name: pool.get(node.full_name).channel for node in running.nodes}
+                step(running.certificates.now)
+
+                def moved(before: dict[str, Any] = before) -> bool:
+                    for node in running.nodes:
+                        expected.update((node.name, number) for number in node.emit(1))
+                    entries = [pool.get(name) for name in before]
+                    fresh = all(entry.channel is not before[entry.peer.name] for entry in entries)
+                    connected = all(entry.state is PeerState.CONNECTED for entry in entries)
+                    return fresh and connected and not pool.retiring
+
+                await eventually_async(moved, timeout_s=20)
+            for node in running.nodes:
+                expected.update((node.name, number) for number in node.emit(5))
+            await eventually_async(lambda: Counter(seen.flows()) == expected, timeout_s=20)
+        finally:
+            seen.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        old.ca.write_bytes(running.client.ca.read_bytes())
+        request = observer_pb2.ServerStatusRequest()
+        async with running.channel(old) as late:
+            stub: Any = observer_pb2_grpc.ObserverStub(late)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await stub.ServerStatus(request, timeout=10)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        async with running.channel() as fresh:
+            stub = observer_pb2_grpc.ObserverStub(fresh)
+            assert (await stub.ServerStatus(request, timeout=10)).num_connected_nodes.value == 2

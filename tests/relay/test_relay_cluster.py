@@ -15,6 +15,8 @@ from typing import Any
 import grpc
 import pytest
 from aiohttp import ClientSession
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.field_mask_pb2 import FieldMask
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -23,6 +25,7 @@ from palomar_pb.flow.flow_pb2 import FlowFilter
 from palomar_pb.observer import observer_pb2, observer_pb2_grpc
 from palomar_pb.observer.observer_pb2 import GetFlowsRequest
 from palomar_pb.palomar.v1 import batch_pb2_grpc
+from palomar_pb.palomar.v1.flow_ext_pb2 import FlowExtension
 from palomar_pb.relay import relay_pb2
 from relay import collector
 from relay.peers import Peer, PeerState
@@ -233,8 +236,11 @@ async def test_health_reflection_and_refusals(tmp_path: Path) -> None:
         health: Any = health_pb2_grpc.HealthStub(channel)
 
         async def serving() -> bool:
-            answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=5)
-            return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+            states = [
+                (await health.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)).status
+                for name in ("", "observer.Observer", "hubble.server.Observer")
+            ]
+            return states == [health_pb2.HealthCheckResponse.SERVING] * 3
 
         await eventually_async(serving)
         reflection: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
@@ -426,6 +432,29 @@ class ForeignObserver(observer_pb2_grpc.ObserverServicer):
 
     async def ServerStatus(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC
         return observer_pb2.ServerStatusResponse(num_flows=5, max_flows=5)
+
+
+async def test_our_extension_reaches_whom_it_says_something(tmp_path: Path) -> None:
+    """Through the public API flows are as a Hubble relay's, unless asked for; our batches carry it."""
+    understood = AnyMessage()
+    understood.Pack(FlowExtension())
+    async with cluster(tmp_path, 2) as running, running.channel() as channel:
+        await running.connected()
+        for node in running.nodes:
+            node.emit(1)
+
+        async def extended(**request: Any) -> set[bool]:
+            return {
+                r.flow.HasField("extensions") for r in await ask(channel, **request) if r.HasField("flow")
+            }
+
+        assert await extended() == {False}
+        assert await extended(extensions=understood) == {True}
+        assert await extended(field_mask=FieldMask(paths=["uuid", "extensions"])) == {True}
+        stub: Any = batch_pb2_grpc.FlowBatchesStub(channel)
+        batches = [b async for b in stub.GetFlows(GetFlowsRequest(first=True), timeout=10)]
+        flows = [r.flow for b in batches for r in b.responses if r.HasField("flow")]
+        assert {flow.HasField("extensions") for flow in flows} == {True}
 
 
 async def test_metrics_are_served(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 import pytest
 
+from hubble.filters import compile_filters
+from hubble.observingnode import ObservingNode
+from palomar.errors import InvalidInputError
 from palomar_pb.flow.flow_pb2 import FlowFilter
 from palomar_pb.observer.observer_pb2 import GetFlowsRequest
 from relay.requests import check_request
@@ -27,3 +30,20 @@ from relay.requests import check_request
 def test_the_first_wrong_field_is_named(request_: GetFlowsRequest, problem: str) -> None:
     """Empty where nothing is wrong."""
     assert check_request(request_).partition(":")[0] == problem
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        FlowFilter(source_ip=["10.0.0.300"]),
+        FlowFilter(destination_ip=["10.0.0.0/40"]),
+        FlowFilter(source_port=["65536"]),
+        FlowFilter(destination_port=["http"]),
+    ],
+    ids=str,
+)
+def test_a_relay_says_what_a_node_would(wrong: FlowFilter) -> None:
+    """A client reads the same words whomever it asks."""
+    with pytest.raises(InvalidInputError) as caught:
+        compile_filters([FlowFilter(), wrong], [], ObservingNode("default/one"))
+    assert check_request(GetFlowsRequest(whitelist=[FlowFilter(), wrong])) == str(caught.value)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -124,3 +125,30 @@ def test_a_store_that_no_longer_has_the_last_flow_is_a_gap() -> None:
     assert taken(whole, [(START_NS + 10, b"zz")]) == [b"zz"]
     assert not whole.gap
     assert whole.doubles == 1
+
+
+@pytest.mark.parametrize("tells_clock", [True, False])
+def test_a_clock_that_was_set_back_hides_nothing_after_a_break(tells_clock: bool) -> None:
+    """Flows stamped an hour ahead, then the right time: what is asked for begins before the right time."""
+    resumption = Resumption(GetFlowsRequest(follow=True), START_NS)
+    ahead, right = START_NS + 3600 * S, START_NS + 10 * S
+    for time_ns in (ahead, right):
+        clock_ns = time_ns if tells_clock else 0
+        times, _ = resumption.take(np.array([time_ns], np.int64), [b"%d" % time_ns], clock_ns)
+        assert len(times) == 1
+    asked = resumption.request(again=True).since.ToNanoseconds()
+    assert asked == right - OVERLAP_NS
+    # Both come again and are known; what happened meanwhile is new.
+    times, items = resumption.take(
+        np.array([right, right + 1, ahead], np.int64), [b"%d" % right, b"new", b"%d" % ahead], 0
+    )
+    assert list(items) == [b"new"]
+
+
+def test_an_idle_node_whose_clock_was_set_back_is_asked_from_then_on() -> None:
+    """Told by its clock alone."""
+    resumption = Resumption(GetFlowsRequest(follow=True), START_NS)
+    none = np.empty(0, np.int64)
+    resumption.take(none, [], START_NS + 3600 * S)
+    resumption.take(none, [], START_NS)
+    assert resumption.request(again=True).since.ToNanoseconds() <= START_NS - OVERLAP_NS

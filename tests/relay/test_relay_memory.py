@@ -1,0 +1,77 @@
+"""What the relay holds of nodes for a client that does not read on."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from palomar.clock import SystemClock
+from palomar_pb.observer import observer_pb2
+from palomar_pb.palomar.v1 import batch_pb2
+from relay.nodestream import BATCHES_METHOD
+from relay.peers import Peer, PeerPool, PeerState
+from tests.kit.wait import eventually_async
+
+MESSAGE = batch_pb2.FlowBatchBytes(responses=[bytes(60_000)]).SerializeToString()
+READ_MESSAGES = 1_500
+"""Enough of a stream that is read for gRPC to widen the windows of the whole connection, where it may."""
+MOST_UNREAD_BYTES = 1 << 20
+
+
+class FloodingNode:
+    """Answers a request for N flows with N messages, for none without end; counts what it could send."""
+
+    def __init__(self) -> None:
+        self.sent = {"read": 0, "unread": 0}
+        self._server = grpc.aio.server()
+
+    async def flows(self, request: bytes, _context: Any) -> AsyncIterator[bytes]:
+        wanted = observer_pb2.GetFlowsRequest.FromString(request).number
+        which = "read" if wanted else "unread"
+        while not wanted or self.sent[which] < wanted:
+            yield MESSAGE
+            self.sent[which] += 1
+
+    async def status(self, _request: bytes, _context: Any) -> bytes:
+        return observer_pb2.ServerStatusResponse(version="flooding").SerializeToString()
+
+    async def __aenter__(self) -> "FloodingNode":
+        for service, method, answer in (
+            ("palomar.v1.FlowBatches", "GetFlows", grpc.unary_stream_rpc_method_handler(self.flows)),
+            ("observer.Observer", "ServerStatus", grpc.unary_unary_rpc_method_handler(self.status)),
+        ):
+            handler = grpc.method_handlers_generic_handler(service, {method: answer})
+            self._server.add_generic_rpc_handlers((handler,))
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._server.stop(0)
+
+
+def call(channel: grpc.aio.Channel, number: int) -> Any:
+    """Ask the node for `number` messages; 0 for no end."""
+    return channel.unary_stream(
+        BATCHES_METHOD, request_serializer=observer_pb2.GetFlowsRequest.SerializeToString
+    )(observer_pb2.GetFlowsRequest(number=number))
+
+
+async def test_a_stream_that_is_not_read_holds_little_of_its_node() -> None:
+    """Beside a fast one on the same connection, too: windows do not grow with the speed of the others."""
+    pool = PeerPool(SystemClock(), None, allow_insecure=True)
+    await pool.start()
+    try:
+        async with FloodingNode() as node:
+            await pool.upsert(Peer("default/n1", f"127.0.0.1:{node.port}", ""))
+            entry = pool.get("default/n1")
+            assert entry is not None
+            await eventually_async(lambda: entry.state is PeerState.CONNECTED)
+            unread = call(entry.channel, 0)
+            await unread.initial_metadata()
+            read = [len(message) async for message in call(entry.channel, READ_MESSAGES)]
+            assert len(read) == READ_MESSAGES
+            assert 0 < node.sent["unread"] * len(MESSAGE) < MOST_UNREAD_BYTES
+            unread.cancel()
+    finally:
+        await pool.stop()
