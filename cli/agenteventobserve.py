@@ -5,7 +5,7 @@ The rim to `cli.format.agentevents`. A relay does not serve these.
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grpc
 
@@ -13,14 +13,21 @@ from cli import filterflags
 from cli.context import output_of
 from cli.errors import UsageError
 from cli.flowrequest import agent_events_request
+from cli.flowstream import answers
 from cli.format import agentevents, columns
 from cli.format.flows import DICT_SEPARATOR, Style
 from cli.format.protojson import JsonFormat
 from cli.format.timestamps import TimeFormat
 from cli.observeflags import range_of
+from cli.resume import Dial, Say, resume, until_interrupted
+from cli.seen import Seen, content_key
 from cli.server import connect
 from cli.serverflags import connect_timeout_s, target_of
+from palomar.clock import Clock, SystemClock
 from palomar_pb.observer import observer_pb2, observer_pb2_grpc
+
+AgentEventsRequest = observer_pb2.GetAgentEventsRequest
+AgentEvent = observer_pb2.GetAgentEventsResponse
 
 
 def observe_agent_events(args: argparse.Namespace) -> int:
@@ -32,31 +39,53 @@ def observe_agent_events(args: argparse.Namespace) -> int:
     output = output_of(args)
     wanted = range_of(args)
     style = Style(time=TimeFormat(args.time_format), node_name=args.print_node_name)
-    target = target_of(args)
-    with connect(target, connect_timeout_s(args)) as channel:
-        try:
-            for text in lines(_events(channel, agent_events_request(wanted)), output, style, wanted.follow):
-                print(text, flush=wanted.follow)
-        except KeyboardInterrupt:
-            if not wanted.follow:
-                raise
+    target, timeout_s = target_of(args), connect_timeout_s(args)
+    request = agent_events_request(wanted)
+
+    def say(text: str) -> None:
+        if not args.silent_errors:
+            print(text, file=sys.stderr, flush=True)
+
+    if wanted.follow:
+        with until_interrupted():
+            events = follow_agent_events(lambda: connect(target, timeout_s), request, say)
+            for text in lines(events, output, style, follow=True):
+                print(text, flush=True)
+    else:
+        with connect(target, timeout_s) as channel:
+            for text in lines(_events(channel, request), output, style, follow=False):
+                print(text)
     sys.stdout.flush()
     return 0
 
 
+def follow_agent_events(
+    dial: Dial, request: AgentEventsRequest, say: Say, clock: Clock | None = None
+) -> Iterator[AgentEvent]:
+    """Yield the events of `request` (one that follows), across as many connections as it takes, none twice.
+
+    Ends where the server has sent all up to `until`; raises as `cli.resume.resume` does.
+    """
+    real_clock = clock or SystemClock()
+    seen: Seen[AgentEventsRequest, AgentEvent] = Seen(request, content_key, real_clock.wall_ns())
+
+    def ask(channel: grpc.Channel, begun: Callable[[], None]) -> Iterator[AgentEvent]:
+        for event in _events(channel, seen.request(), begun):
+            yield from seen.only_new((event,))
+
+    def is_over() -> bool:
+        return request.HasField("until") and real_clock.wall_ns() >= request.until.ToNanoseconds()
+
+    return resume(dial, ask, say, is_over=is_over, clock=real_clock)
+
+
 def _events(
-    channel: grpc.Channel, request: observer_pb2.GetAgentEventsRequest
-) -> Iterator[observer_pb2.GetAgentEventsResponse]:
-    call = observer_pb2_grpc.ObserverStub(channel).GetAgentEvents(request)
-    try:
-        yield from call
-    finally:
-        call.cancel()
+    channel: grpc.Channel, request: AgentEventsRequest, begun: Callable[[], None] = lambda: None
+) -> Iterator[AgentEvent]:
+    return answers(observer_pb2_grpc.ObserverStub(channel).GetAgentEvents(request), begun)
 
 
-def lines(
-    events: Iterator[observer_pb2.GetAgentEventsResponse], output: str, style: Style, follow: bool
-) -> Iterator[str]:
+def lines(events: Iterator[AgentEvent], output: str, style: Style, follow: bool) -> Iterator[str]:
     """Turn events into the lines of `--output`; a table waits for the end unless followed."""
     if output in ("json", "jsonpb"):
         json_format = JsonFormat()

@@ -1,38 +1,38 @@
 """What each filter flag accepts and which field of a `flow.FlowFilter` it fills.
 
 Pure. One setter per flag: flags with a source and a destination flavour in SIDED_SETTERS, the others
-in PLAIN_SETTERS; each raises UsageError naming its flag and what is accepted. How setters combine
-(OR, AND, sides, `--not`) is `cli.flowfilter`, and so are pods and namespaces.
+in PLAIN_SETTERS; each raises UsageError naming its flag and what is accepted. Which texts a flow server
+can read is its own `hubble.filterfields.values`. How setters combine (OR, AND, sides, `--not`) is
+`cli.flowfilter`, and so are pods and namespaces.
 """
 
-import ipaddress
 import re
 from collections.abc import Callable, Sequence
 
 from cli.errors import UsageError
 from cli.filterflags import FilterArg
-from hubble import labelselector
+from hubble import flowuuid, labelselector
+from hubble.filterfields import values
+from hubble.flowtext import TCP_FLAG_BITS
 from palomar.drop import DropReason, display
 from palomar.errors import InvalidInputError
 from palomar.identity import Reserved
-from palomar.verdict import ObservationPoint
+from palomar.verdict import EventType, ObservationPoint, Verdict
 from palomar_pb.flow import flow_pb2
 
 EVENT_TYPES = {
-    "drop": 1,
+    "drop": EventType.DROP,
     "debug": 2,
-    "capture": 3,
-    "trace": 4,
-    "policy-verdict": 5,
+    "capture": EventType.CAPTURE,
+    "trace": EventType.TRACE,
+    "policy-verdict": EventType.POLICY_VERDICT,
     "recorder": 6,
     "trace-sock": 7,
-    "l7": 129,
-    "agent": 130,
+    "l7": EventType.L7,
+    "agent": EventType.AGENT,
 }
-PROTOCOLS = ("tcp", "udp", "icmp", "icmpv4", "icmpv6", "sctp", "vrrp", "igmp", "http", "dns", "kafka")
-TCP_FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR", "NS")
-VERDICTS = ("FORWARDED", "DROPPED", "AUDIT", "REDIRECTED", "ERROR", "TRACED", "TRANSLATED")
-DEFAULT_NAMESPACE = "default"
+TCP_FLAGS = (*TCP_FLAG_BITS, "NS")
+VERDICTS = tuple(verdict.name for verdict in Verdict if verdict is not Verdict.UNKNOWN)
 
 _CAPTURE_POINTS = {
     "delivery": 4,
@@ -65,6 +65,15 @@ def _some(arg: FilterArg, what: str) -> str:
     return arg.value
 
 
+def _read(arg: FilterArg, read: Callable[[str], object], accepted: str) -> str:
+    """Return the value where the flow server can read it."""
+    try:
+        read(arg.value)
+    except InvalidInputError:
+        raise _bad(arg, accepted) from None
+    return arg.value
+
+
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*)")
 
 
@@ -88,19 +97,14 @@ def _strings(suffix: str, check: Callable[[FilterArg], str]) -> _Sided:
 
 
 def _ip(arg: FilterArg) -> str:
-    try:
-        if "/" in arg.value:
-            ipaddress.ip_network(arg.value, strict=False)
-        else:
-            ipaddress.ip_address(arg.value)
-    except ValueError:
-        raise _bad(arg, "an address such as 10.0.0.5 or fd00::5, or a CIDR such as 10.0.0.0/8") from None
-    return arg.value
+    accepted = "an address such as 10.0.0.5 or fd00::5, or a CIDR such as 10.0.0.0/8"
+    return _read(arg, values.read_network, accepted)
 
 
 def _port(arg: FilterArg) -> str:
-    if not arg.value.isascii() or not arg.value.isdigit() or not 0 < int(arg.value) <= 65535:
-        raise _bad(arg, "a port number from 1 to 65535")
+    accepted = f"a port number from 1 to {values.MAX_PORT}"
+    if not int(_read(arg, values.read_port, accepted)):
+        raise _bad(arg, accepted)
     return arg.value
 
 
@@ -114,15 +118,7 @@ def _selector(arg: FilterArg) -> str:
 
 
 def _pattern(arg: FilterArg) -> str:
-    if not re.fullmatch(r"[-A-Za-z0-9._*]+", arg.value):
-        raise _bad(arg, "a name of letters, digits, - . _ with * as wildcard")
-    return arg.value
-
-
-def _service(arg: FilterArg) -> str:
-    namespace, slash, _ = arg.value.partition("/")
-    checked_name(FilterArg(arg.name, arg.value.replace("/", "", 1)), "[NS/]NAME")
-    return arg.value if slash and namespace else f"{DEFAULT_NAMESPACE}/{arg.value}"
+    return _read(arg, values.read_glob, "a name of letters, digits, - . _ with * as wildcard")
 
 
 def _identity(message: flow_pb2.FlowFilter, side: str, arg: FilterArg) -> None:
@@ -148,7 +144,6 @@ SIDED_SETTERS: dict[str, _Sided] = {
     "ip": _strings("ip", _ip),
     "fqdn": _strings("fqdn", _pattern),
     "label": _strings("label", _selector),
-    "service": _strings("service", _service),
     "port": _strings("port", _port),
     "cluster": _strings("cluster_name", _pattern),
     "identity": _identity,
@@ -224,13 +219,14 @@ def _ip_version(message: flow_pb2.FlowFilter, arg: FilterArg) -> None:
         "v4": flow_pb2.IPVersion.IPv4,
         "v6": flow_pb2.IPVersion.IPv6,
     }
-    message.ip_version.append(versions[_chosen(arg, tuple(versions))])
+    known = {f"{prefix}{number}": f"v{number}" for prefix in ("", "ip", "ipv") for number in (4, 6)}
+    meant = FilterArg(arg.name, known.get(arg.value.lower(), arg.value))
+    message.ip_version.append(versions[_chosen(meant, tuple(versions))])
 
 
 def _http_status(message: flow_pb2.FlowFilter, arg: FilterArg) -> None:
-    if not re.fullmatch(r"[1-9][0-9]{2}|[1-9][0-9]{0,2}\+", arg.value):
-        raise _bad(arg, "a status code such as 404, or a prefix such as 4+ or 50+")
-    message.http_status_code.append(arg.value)
+    accepted = "a status code such as 404, or a prefix such as 4+ or 50+"
+    message.http_status_code.append(_read(arg, values.check_http_status, accepted))
 
 
 def _http_header(message: flow_pb2.FlowFilter, arg: FilterArg) -> None:
@@ -259,12 +255,7 @@ def _checked(name: str, check: Callable[[FilterArg], str]) -> _Plain:
 
 
 def _node_name(arg: FilterArg) -> str:
-    cluster, slash, node = arg.value.rpartition("/")
-    if slash and cluster:
-        _pattern(FilterArg(arg.name, cluster))
-    if node or not slash:
-        _pattern(FilterArg(arg.name, node))
-    return arg.value
+    return _read(arg, values.read_node_pattern, "[CLUSTER/]NODE with * as wildcard")
 
 
 def _http_method(arg: FilterArg) -> str:
@@ -313,7 +304,7 @@ PLAIN_SETTERS: dict[str, _Plain] = {
     "type": _type,
     "verdict": _verdict,
     "drop-reason-desc": _drop_reason,
-    "protocol": _checked("protocol", lambda arg: _chosen(arg, PROTOCOLS)),
+    "protocol": _checked("protocol", lambda arg: _chosen(arg, tuple(values.PROTOCOLS))),
     "traffic-direction": _direction,
     "tcp-flags": _tcp_flags,
     "ip-version": _ip_version,
@@ -323,7 +314,7 @@ PLAIN_SETTERS: dict[str, _Plain] = {
     "node-name": _checked("node_name", _node_name),
     "node-label": _checked("node_labels", _selector),
     "interface": _interface,
-    "uuid": _checked("uuid", lambda arg: _some(arg, "a flow's uuid")),
+    "uuid": _checked("uuid", lambda arg: _read(arg, flowuuid.parse, "a flow's uuid")),
     "trace-id": _checked("trace_id", _trace_id),
     "ip-trace-id": _ip_trace_id,
     "http-status": _http_status,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cli.errors import UsageError
+from cli.parser import BareFlag
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ _BARE = (
     ("to-all-namespaces", "", "every destination namespace (the default)"),
 )
 
+_BARE_VALUES = {"ipv4": "v4", "ipv6": "v6"}
 _SHORT = {"namespace": "n", "label": "l", "type": "t"}
 
 
@@ -83,13 +85,29 @@ class _FilterAction(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         """Consume a pending `--not`."""
-        collected: list[FilterArg] = namespace.filters
-        value = "true" if self.nargs == 0 else str(values)
-        namespace.filters = [*collected, FilterArg(self.dest, value, namespace.negate_next)]
-        namespace.negate_next = False
+        _collect(namespace, FilterArg(self.dest, str(values), namespace.negate_next))
 
 
-class _NotAction(argparse.Action):
+class _BareFilterAction(BareFlag):
+    """The same for a filter flag without a value."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        """Consume a pending `--not`."""
+        _collect(namespace, FilterArg(self.dest, "true", namespace.negate_next))
+
+
+def _collect(namespace: argparse.Namespace, arg: FilterArg) -> None:
+    namespace.filters = [*namespace.filters, arg]
+    namespace.negate_next = False
+
+
+class _NotAction(BareFlag):
     def __call__(
         self,
         parser: argparse.ArgumentParser,
@@ -110,7 +128,9 @@ def add_filter_flags(parser: argparse.ArgumentParser) -> None:
         "filters",
         "The same flag again means OR, different flags mean AND; --not before a flag excludes.",
     )
-    group.add_argument("--not", action=_NotAction, nargs=0, dest="not", help="negate the next filter flag")
+    group.add_argument(
+        "--not", action=_NotAction, bare="true", dest="not", help="negate the next filter flag"
+    )
     for name, metavar, text in _SIDED:
         _add(group, name, metavar, f"either side: {text}")
         _add(group, f"from-{name}", metavar, f"source: {text}")
@@ -120,7 +140,12 @@ def add_filter_flags(parser: argparse.ArgumentParser) -> None:
     for name, short, text in _BARE:
         options = [f"-{short}", f"--{name}"] if short else [f"--{name}"]
         group.add_argument(
-            *options, action=_FilterAction, nargs=0, dest=name, default=argparse.SUPPRESS, help=text
+            *options,
+            action=_BareFilterAction,
+            bare=_BARE_VALUES.get(name, "true"),
+            dest=name,
+            default=argparse.SUPPRESS,
+            help=text,
         )
 
 

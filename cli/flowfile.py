@@ -83,7 +83,10 @@ def parse_lines(lines: Iterable[str], report: Report) -> Iterator[observer_pb2.G
 
 
 def _parse(tree: Any) -> tuple[observer_pb2.GetFlowsResponse, str]:
-    """Return the response and the first field that is not known (empty: all are)."""
+    """Return the response and the first field that is not known (empty: all are).
+
+    An extension of somebody else's is such a field; it is taken out of `tree`.
+    """
     if not isinstance(tree, dict):
         raise json_format.ParseError("not a JSON object")
     try:
@@ -91,6 +94,10 @@ def _parse(tree: Any) -> tuple[observer_pb2.GetFlowsResponse, str]:
     except json_format.ParseError as error:
         field = re.search(r'no field named "([^"]+)"', str(error))
         if field is None:
-            raise
+            flow = tree.get("flow")
+            if not isinstance(flow, dict) or flow.pop("extensions", None) is None:
+                raise
+            response, unknown = _parse(tree)
+            return response, unknown or "extensions"
     response = json_format.ParseDict(tree, observer_pb2.GetFlowsResponse(), ignore_unknown_fields=True)
     return response, field[1]

@@ -6,12 +6,13 @@ are AND, `--not` moves a flag to the (one) deny filter. A flag for either side (
 filters, one per side, and therefore cannot be combined with its `--from-` and `--to-` flavours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cli.errors import UsageError
-from cli.filterfields import DEFAULT_NAMESPACE, PLAIN_SETTERS, SIDED_SETTERS, checked_name
+from cli.filterfields import PLAIN_SETTERS, SIDED_SETTERS, checked_name
 from cli.filterflags import FilterArg
+from hubble.filterfields.values import DEFAULT_NAMESPACE
 from palomar_pb.flow import flow_pb2
 
 _SIDES = ("source", "destination")
@@ -67,7 +68,7 @@ def _filters(args: Sequence[FilterArg]) -> tuple[flow_pb2.FlowFilter, ...]:
     pair = _Pair()
     for arg in args:
         _apply(pair, arg)
-    _apply_pods(pair, args)
+    _apply_names(pair, args)
     if pair.left == flow_pb2.FlowFilter() and pair.right == flow_pb2.FlowFilter():
         return ()
     return (pair.left,) if pair.left == pair.right else (pair.left, pair.right)
@@ -90,8 +91,8 @@ def _check_conflicts(given: set[str]) -> None:
 def _apply(pair: _Pair, arg: FilterArg) -> None:
     flavour, _, plain = arg.name.partition("-")
     name = plain if flavour in ("from", "to") else arg.name
-    if name in ("pod", "namespace") or name == "all-namespaces":
-        return  # pods and namespaces depend on each other: see _apply_pods
+    if name in ("pod", "service", "namespace", "all-namespaces"):
+        return  # they depend on each other: see _apply_names
     if name in SIDED_SETTERS:
         setter = SIDED_SETTERS[name]
         if flavour in ("from", "to"):
@@ -105,47 +106,61 @@ def _apply(pair: _Pair, arg: FilterArg) -> None:
         PLAIN_SETTERS[arg.name](message, arg)
 
 
-# Pods and namespaces
+# Pods, services and namespaces
 
 
-def _apply_pods(pair: _Pair, args: Sequence[FilterArg]) -> None:
-    """Bind pod names to their namespaces and write both to the pod fields."""
+def _apply_names(pair: _Pair, args: Sequence[FilterArg]) -> None:
+    """Bind the names of pods and services to their namespaces and write both to the fields for names."""
     given: dict[str, list[FilterArg]] = {}
     for arg in args:
         given.setdefault(arg.name, []).append(arg)
-    shared = given.get("namespace", [])
-    _extend(pair.left, "source_pod", _pods(given.get("pod", []), shared))
-    _extend(pair.right, "destination_pod", _pods(given.get("pod", []), shared))
-    for flavour, side in (("from", "source_pod"), ("to", "destination_pod")):
-        pods = given.get(f"{flavour}-pod", [])
-        own = given.get(f"{flavour}-namespace", [])
-        values = _pods(pods, own or shared if pods else own)
-        if values:
-            for message in pair.both():
-                del getattr(message, side)[:]
-                _extend(message, side, values)
+    for flavour, places in (
+        ("", tuple(zip(pair.both(), _SIDES, strict=True))),
+        ("from-", tuple((message, "source") for message in pair.both())),
+        ("to-", tuple((message, "destination") for message in pair.both())),
+    ):
+        pods, services = given.get(f"{flavour}pod", []), given.get(f"{flavour}service", [])
+        namespaces = _namespaces(given, flavour)
+        if not namespaces and (pods or services):
+            namespaces = _namespaces(given, "")
+        fields = {
+            "pod": _bound(pods, namespaces, "[NS/]POD"),
+            "service": _bound(services, namespaces, "[NS/]NAME"),
+        }
+        if not pods and not services:
+            fields["pod"] = [f"{arg.value}/" for arg in namespaces if arg.value]
+        for kind, values in fields.items():
+            if values:
+                for message, side in places:
+                    _set(message, f"{side}_{kind}", values)
 
 
-def _pods(pods: Sequence[FilterArg], namespaces: Sequence[FilterArg]) -> list[str]:
-    names = [checked_name(arg, "a namespace name") for arg in namespaces]
-    if not pods:
-        return [f"{name}/" for name in names]
+def _namespaces(given: Mapping[str, Sequence[FilterArg]], flavour: str) -> list[FilterArg]:
+    """Return the checked namespaces of a flavour; an empty one is any."""
+    named = given.get(f"{flavour}namespace", [])
+    for arg in named:
+        checked_name(arg, "a namespace name")
+    return [*named, *(FilterArg(arg.name, "") for arg in given.get(f"{flavour}all-namespaces", [])[:1])]
+
+
+def _bound(args: Sequence[FilterArg], namespaces: Sequence[FilterArg], accepted: str) -> list[str]:
+    names = [arg.value for arg in namespaces]
     bound: list[str] = []
-    for arg in pods:
+    for arg in args:
         namespace, slash, _ = arg.value.partition("/")
+        checked_name(FilterArg(arg.name, arg.value.replace("/", "", 1)), accepted)
         if not slash:
-            checked_name(arg, "[NS/]POD")
             bound.extend(f"{name}/{arg.value}" for name in names or [DEFAULT_NAMESPACE])
-            continue
-        if names and namespace not in names:
+        elif names and "" not in names and namespace not in names:
             raise UsageError(
                 f"--{arg.name} {arg.value} and --{namespaces[0].name} {', '.join(names)} name different"
                 " namespaces: no flow can match both"
             )
-        checked_name(FilterArg(arg.name, arg.value.replace("/", "", 1)), "[NS/]POD")
-        bound.append(arg.value)
+        else:
+            bound.append(arg.value)
     return bound
 
 
-def _extend(message: flow_pb2.FlowFilter, name: str, values: Sequence[str]) -> None:
+def _set(message: flow_pb2.FlowFilter, name: str, values: Sequence[str]) -> None:
+    del getattr(message, name)[:]
     getattr(message, name).extend(values)

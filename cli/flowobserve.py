@@ -4,12 +4,11 @@ The rim: dials the server or reads the file, writes to standard output, counts o
 """
 
 import argparse
-import contextlib
-import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grpc
+from google.protobuf.empty_pb2 import Empty
 
 from cli import filterflags, flowfilter
 from cli.context import one_of, output_of, wants_colour
@@ -24,12 +23,14 @@ from cli.format.protojson import JsonFormat
 from cli.format.timestamps import TimeFormat
 from cli.observeflags import TEXT_OUTPUTS, range_of
 from cli.printer import Printer, printer
+from cli.resume import terminated_as_interrupted, until_interrupted
 from cli.selectors import Range
 from cli.server import connect
 from cli.serverflags import call_timeout_s, connect_timeout_s, target_of
 from palomar_pb.observer import observer_pb2, observer_pb2_grpc
 from palomar_pb.relay import relay_pb2
 
+_TROUBLE = (relay_pb2.NodeState.NODE_UNAVAILABLE, relay_pb2.NodeState.NODE_ERROR)
 _POLICY_NAMES = {None: PolicyNames.REFUSED, True: PolicyNames.ALWAYS, False: PolicyNames.NEVER}
 
 
@@ -46,7 +47,7 @@ def observe_flows(args: argparse.Namespace) -> int:
     tally = Tally()
     try:
         if args.input_file:
-            _print(read_batches(args.input_file, wanted, lists), sink, tally, with_status=False)
+            _print(read_batches(args.input_file, wanted, lists), sink, tally, status=None)
         else:
             _observe_server(args, output, wanted, lists, sink, tally)
     finally:
@@ -93,46 +94,40 @@ def _observe_server(
     if wanted.follow and fields and not args.field_mask:
         fields = (*fields, "uuid")  # a resumed answer is told from what was shown by it
     request = flows_request(wanted, lists, fields)
+    if output == "jsonpb":
+        request.extensions.Pack(Empty())  # lines that every reader of the public API can read
     timeout_s = connect_timeout_s(args)
-    with_status = output in TEXT_OUTPUTS and not args.silent_errors
+    status = None if args.silent_errors else node_status if output in TEXT_OUTPUTS else node_trouble
 
     def say(text: str) -> None:
         if not args.silent_errors:
             print(text, file=sys.stderr, flush=True)
 
     if wanted.follow:
-        with _until_interrupted(True):
-            _print(follow(lambda: connect(target, timeout_s), request, say), sink, tally, with_status)
+        with until_interrupted():
+            _print(follow(lambda: connect(target, timeout_s), request, say), sink, tally, status)
         return
     with connect(target, timeout_s) as channel:
-        with _until_interrupted(False):
-            _print(stream(channel, request), sink, tally, with_status)
+        with terminated_as_interrupted():
+            _print(stream(channel, request), sink, tally, status)
         if wanted.reaches_back:
             tally.gone = _gone(channel, call_timeout_s(args))
 
 
-@contextlib.contextmanager
-def _until_interrupted(follows: bool) -> Iterator[None]:
-    """Make Ctrl-C and SIGTERM the ordinary end of `--follow`, so that the summary is still written."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except KeyboardInterrupt:
-        if not follows:
-            raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _print(batches: Iterator[Batch], sink: Printer, tally: Tally, with_status: bool) -> None:
+def _print(
+    batches: Iterator[Batch],
+    sink: Printer,
+    tally: Tally,
+    status: Callable[[observer_pb2.GetFlowsResponse], str] | None,
+) -> None:
     try:
         for batch in batches:
             tally.add(batch)
             for response in batch.responses:
-                if with_status and response.HasField("node_status"):
-                    print(node_status(response), file=sys.stderr)
-                else:
+                if not response.HasField("node_status"):
                     sink.write(response)
+                elif status is not None and (line := status(response)):
+                    print(line, file=sys.stderr)
             sink.flush()
         tally.asked = True
     except KeyboardInterrupt:
@@ -149,6 +144,11 @@ def node_status(response: observer_pb2.GetFlowsResponse) -> str:
     state = relay_pb2.NodeState.Name(status.state_change) if status.state_change in known else "UNKNOWN"
     text = f"{state}: {', '.join(status.node_names)}"
     return f"{text}: {status.message}" if status.message else text
+
+
+def node_trouble(response: observer_pb2.GetFlowsResponse) -> str:
+    """Return a relay's word on nodes whose flows are missing as a line of JSON; empty for any other."""
+    return JsonFormat().line(response) if response.node_status.state_change in _TROUBLE else ""
 
 
 def _gone(channel: grpc.Channel, timeout_s: float) -> int:

@@ -5,14 +5,15 @@ cheaper than one message per flow; any other Hubble server is asked through `obs
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 
 from palomar_pb.flow import flow_pb2
 from palomar_pb.observer import observer_pb2, observer_pb2_grpc
-from palomar_pb.palomar.v1 import batch_pb2, batch_pb2_grpc
+from palomar_pb.palomar.v1 import batch_pb2_grpc
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,34 +25,39 @@ class Batch:
     lost: int | None = None
 
 
-def stream(channel: grpc.Channel, request: observer_pb2.GetFlowsRequest) -> Iterator[Batch]:
-    """Ask for `request` and yield batches in the server's order; raises grpc.RpcError."""
-    call = batch_pb2_grpc.FlowBatchesStub(channel).GetFlows(request)
+def stream(
+    channel: grpc.Channel, request: observer_pb2.GetFlowsRequest, begun: Callable[[], None] = lambda: None
+) -> Iterator[Batch]:
+    """Ask for `request` and yield batches in the server's order; raises grpc.RpcError.
+
+    `begun` as for `answers`.
+    """
+    came = False
     try:
-        first = next(iter(call), None)
+        for message in answers(batch_pb2_grpc.FlowBatchesStub(channel).GetFlows(request), begun):
+            came = True
+            yield Batch(message.responses, message.observed, message.lost)
     except grpc.RpcError as error:
-        if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+        if came or error.code() is not grpc.StatusCode.UNIMPLEMENTED:
             raise
-        yield from _singly(channel, request)
+    else:
         return
+    for response in answers(observer_pb2_grpc.ObserverStub(channel).GetFlows(request), begun):
+        yield Batch((response,))
+
+
+def answers(call: Any, begun: Callable[[], None]) -> Iterator[Any]:
+    """Yield the messages of a streaming `call`, which ends with this; raises grpc.RpcError.
+
+    `begun` is called as soon as the server shows that it has taken up the question: by its version in the
+    metadata, else by its first message.
+    """
     try:
-        if first is not None:
-            yield _batch(first)
-            for message in call:
-                yield _batch(message)
-    finally:
-        call.cancel()
-
-
-def _batch(message: batch_pb2.FlowBatch) -> Batch:
-    return Batch(message.responses, message.observed, message.lost)
-
-
-def _singly(channel: grpc.Channel, request: observer_pb2.GetFlowsRequest) -> Iterator[Batch]:
-    call = observer_pb2_grpc.ObserverStub(channel).GetFlows(request)
-    try:
-        for response in call:
-            yield Batch((response,))
+        if call.initial_metadata():  # waits; empty for a refusal, and for servers that say nothing there
+            begun()
+        for message in call:
+            begun()
+            yield message
     finally:
         call.cancel()
 
@@ -67,6 +73,8 @@ class Tally:
     lost_by_server: int | None = None
     asked: bool = False
     """The server or file has answered to the end, or a person ended the answer."""
+    missed: int = 0
+    """Events of any type while the connection was lost, where they are not part of the answer."""
     gone: int = 0
     """Older flows that have left the server's store."""
 
@@ -94,6 +102,8 @@ class Tally:
         if self.lost:
             places = ", ".join(f"{name} {number}" for name, number in sorted(self.lost.items()))
             text += f" ({places})"
+        if self.missed:
+            text += f"; {self.missed} more while the connection was lost"
         if self.gone:
             text += f"; {self.gone} older ones have left the store"
         if self.observed is not None:

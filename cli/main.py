@@ -35,7 +35,22 @@ PASSED_ON = {
 }
 """Commands that read their own arguments: module with `run(argv) -> int`, and its help."""
 
+ALIASES = {"w": "watch"}
 DEFAULT_RUN_DIR = "/run/palomar"
+SERVER_FLAGS = {
+    "--config": True,
+    "--server": True,
+    "--timeout": True,
+    "--request-timeout": True,
+    "--tls": False,
+    "--tls-allow-insecure": False,
+    "--tls-ca-cert-files": True,
+    "--tls-client-cert-file": True,
+    "--tls-client-key-file": True,
+    "--tls-server-name": True,
+}
+"""Flags of `cli.serverflags` and whether each takes a value: they may also stand before the command."""
+VALUE_FLAGS = frozenset({"--run-dir", *(name for name, takes in SERVER_FLAGS.items() if takes)})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    words = _in_order(words)
     index = _command_index(words)
     name = words[index] if index is not None else ""
     if index is not None and name in PASSED_ON:
@@ -71,13 +87,42 @@ def _dispatch(words: list[str]) -> int:
     return int(importlib.import_module(f"cli.commands.{name}").run(args))
 
 
+def _in_order(words: list[str]) -> list[str]:
+    """Write aliases out, `help COMMAND` as `COMMAND --help`, and server flags behind their command."""
+    index = _command_index(words)
+    if index is None:
+        return words
+    before, name, after = words[:index], ALIASES.get(words[index], words[index]), words[index + 1 :]
+    if name == "help":
+        return _in_order([*before, *after, "--help"])
+    if name in PASSED_ON:
+        return words
+    own, moved = _split(before)
+    place = next((place for place, word in enumerate(after) if word.startswith("-")), len(after))
+    return [*own, name, *after[:place], *moved, *after[place:]]
+
+
+def _split(before: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Words before the command: those of `palomar` itself, those of the command."""
+    own: list[str] = []
+    moved: list[str] = []
+    words = iter(before)
+    for word in words:
+        name, equals, _ = word.partition("=")
+        to = moved if name in SERVER_FLAGS else own
+        to.append(word)
+        if name in VALUE_FLAGS and not equals:
+            to.extend(value for value in (next(words, None),) if value is not None)
+    return own, moved
+
+
 def _command_index(words: Sequence[str]) -> int | None:
-    """Find the command: the first word that is neither a flag nor the value of --run-dir."""
+    """Find the command: the first word that is neither a flag nor the value of one."""
     skip = False
     for index, word in enumerate(words):
         if skip:
             skip = False
-        elif word == "--run-dir":
+        elif word in VALUE_FLAGS:
             skip = True
         elif not word.startswith("-"):
             return index

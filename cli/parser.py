@@ -1,6 +1,7 @@
 """argparse with the two habits of the field's commands: exact flag names and `--flag=false`.
 
-Flags are never abbreviated; a boolean flag takes `=true` or `=false` and nothing else.
+Flags are never abbreviated; a boolean flag takes `=true` or `=false` and nothing else, a flag without a value
+may be given the one it stands for (`--ipv4=v4`).
 """
 
 import argparse
@@ -30,6 +31,16 @@ class BoolFlag(argparse.Action):
         setattr(namespace, self.dest, True)
 
 
+class BareFlag(argparse.Action):
+    """A flag that stands for a value: `--ipv4`, `--ipv4=v4`."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, bare: str, **options: Any) -> None:
+        """`bare` is what may stand behind `=`."""
+        options.pop("nargs", None)
+        super().__init__(option_strings, dest, nargs=0, **options)
+        self.bare = bare
+
+
 class CommandParser(argparse.ArgumentParser):
     """A parser whose errors are UsageError and whose booleans may be negated with `=false`."""
 
@@ -53,6 +64,10 @@ class CommandParser(argparse.ArgumentParser):
                 if value.lower() not in _TRUTH:
                     raise UsageError(f"{name}={value}: write {name}=true or {name}=false")
                 decided[action.dest] = _TRUTH[value.lower()]
+            elif isinstance(action, BareFlag):
+                if value != action.bare:
+                    raise UsageError(f"{name}={value}: write {name}")
+                rest.append(name)
             else:
                 rest.append(word)
         known, extra = super().parse_known_args(rest, namespace)

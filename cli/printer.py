@@ -16,7 +16,7 @@ class Printer(Protocol):
     """What the observe command needs of an output format."""
 
     def write(self, response: observer_pb2.GetFlowsResponse) -> None:
-        """Take one response; node status is not for printers of text."""
+        """Take one flow or loss; what a relay says of its nodes is not for printers."""
         ...
 
     def flush(self) -> None:
@@ -68,7 +68,7 @@ class DictPrinter(LinePrinter):
 
 
 class JsonPrinter:
-    """A response per line, node status included."""
+    """A response per line."""
 
     def __init__(self, out: IO[str]) -> None:
         """Write to `out`."""

@@ -22,6 +22,9 @@ if TYPE_CHECKING:  # grpc takes 80 ms to load; --help must not
 
 DEFAULT_PORT = 4245
 ENV_PREFIXES = ("PALOMAR_", "HUBBLE_")
+SILENCE_S = 310.0
+"""Many a gRPC server counts pings more often than every five minutes as an attack."""
+PING_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +118,33 @@ def quiet_grpc() -> None:
 
 
 @contextlib.contextmanager
-def connect(target: Target, timeout_s: float) -> "Iterator[grpc.Channel]":
-    """Open a channel that is known to work; raise ServerUnreachableError within `timeout_s`."""
+def connect(target: Target, timeout_s: float, silence_s: float = SILENCE_S) -> "Iterator[grpc.Channel]":
+    """Open a channel that is known to work; raise ServerUnreachableError within `timeout_s`.
+
+    Calls in it fail once the server has been silent for `silence_s` and answers no ping either.
+    """
     _probe(target, timeout_s)
     quiet_grpc()
     import grpc
 
-    options = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]
+    ping_timeout_ms = int(min(silence_s, PING_TIMEOUT_S) * 1000)
+    options: list[tuple[str, object]] = [
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.use_local_subchannel_pool", 1),  # a dial must not wait for another channel's backoff
+        ("grpc.keepalive_time_ms", int(silence_s * 1000)),
+        ("grpc.keepalive_timeout_ms", ping_timeout_ms),
+        ("grpc.http2.ping_timeout_ms", ping_timeout_ms),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
     if target.tls is None:
         channel = grpc.insecure_channel(target.address, options=options)
     else:
+        from palomar.tls import verify_name_option
+
         credentials, name = _credentials(target, target.tls, timeout_s)
         if name:
-            options.append(("grpc.ssl_target_name_override", name))  # type: ignore[arg-type]  # values mix
+            options.append(verify_name_option(name))
         channel = grpc.secure_channel(target.address, credentials, options=options)
     try:
         _await_ready(channel, target, timeout_s)
@@ -172,17 +189,38 @@ def _shake_hands(plain: socket.socket, target: Target, tls: TlsOptions) -> None:
 
     context = ssl.create_default_context()
     for file in tls.ca_cert_files:
-        context.load_verify_locations(cadata=_read(file, "--tls-ca-cert-files").decode("ascii", "replace"))
+        authorities = _read(file, "--tls-ca-cert-files")
+        try:
+            context.load_verify_locations(cadata=authorities.decode("ascii", "replace"))
+        except (ssl.SSLError, ValueError) as error:
+            raise UsageError(f"--tls-ca-cert-files {file}: {_bundle_problem(authorities)}") from error
     if tls.client_cert_file:
-        _read(tls.client_cert_file, "--tls-client-cert-file")
-        _read(tls.client_key_file, "--tls-client-key-file")
-        context.load_cert_chain(tls.client_cert_file, tls.client_key_file)
+        try:
+            context.load_cert_chain(tls.client_cert_file, tls.client_key_file)
+        except (ssl.SSLError, OSError) as error:
+            raise UsageError(_pair_problem(tls)) from error
     context.set_alpn_protocols(["h2"])
     host = target.address.rpartition(":")[0].strip("[]")
     with context.wrap_socket(plain, server_hostname=tls.server_name or host) as wrapped:
         # A gRPC server speaks first; one that refuses our certificate closes only now (TLS 1.3).
         if not wrapped.recv(1):
             raise ssl.SSLError(0, _refusal(tls))
+
+
+def _bundle_problem(authorities: bytes) -> str:
+    from palomar.certs import bundle_problem
+
+    return bundle_problem(authorities) or "is not a list of certificates"
+
+
+def _pair_problem(tls: TlsOptions) -> str:
+    """Say what is wrong with the client certificate and its key; raises UsageError for one not readable."""
+    from palomar.certs import KeyPair, pair_problem
+
+    cert = _read(tls.client_cert_file, "--tls-client-cert-file")
+    key = _read(tls.client_key_file, "--tls-client-key-file")
+    problem = pair_problem(KeyPair(cert, key)) or "cannot be used"
+    return f"--tls-client-cert-file {tls.client_cert_file} with its key {tls.client_key_file}: {problem}"
 
 
 def _refusal(tls: TlsOptions) -> str:

@@ -15,13 +15,13 @@ def add_parser(subparsers: Any) -> None:
     nodes = kinds.add_parser("nodes", aliases=["node"], help="nodes with their flow counts")
     add_output_flag(nodes, "table", ("table", "wide", "json"))
     namespaces = kinds.add_parser("namespaces", aliases=["namespace"], help="namespaces seen in flows")
-    add_output_flag(namespaces, "table", ("table", "json"))
+    add_output_flag(namespaces, "table", ("table", "wide", "json"))
     for kind in (nodes, namespaces):
         add_server_flags(kind)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the table, or JSON with one object."""
+    """Print the table, or a list in JSON."""
     from cli.format import serverstatus
     from cli.format.protojson import JsonFormat
     from cli.server import connect
@@ -31,13 +31,15 @@ def run(args: argparse.Namespace) -> int:
     with connect(target_of(args), connect_timeout_s(args)) as channel:
         stub = observer_pb2_grpc.ObserverStub(channel)
         timeout_s = call_timeout_s(args)
+        items: Any
         if args.kind in ("nodes", "node"):
-            nodes = stub.GetNodes(observer_pb2.GetNodesRequest(), timeout=timeout_s)
-            tree = JsonFormat().tree(nodes)
-            text = serverstatus.node_lines(nodes.nodes, wide=output == "wide")
+            items = stub.GetNodes(observer_pb2.GetNodesRequest(), timeout=timeout_s).nodes
+            text = serverstatus.node_lines(items, wide=output == "wide")
         else:
-            namespaces = stub.GetNamespaces(observer_pb2.GetNamespacesRequest(), timeout=timeout_s)
-            tree = JsonFormat().tree(namespaces)
-            text = serverstatus.namespace_lines(namespaces.namespaces)
-    print(json.dumps(tree, indent=2) if output == "json" else "\n".join(text))
+            items = stub.GetNamespaces(observer_pb2.GetNamespacesRequest(), timeout=timeout_s).namespaces
+            text = serverstatus.namespace_lines(items, wide=output == "wide")
+    if output == "json":
+        print(json.dumps([JsonFormat().tree(item) for item in items], indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(text))
     return 0

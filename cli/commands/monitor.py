@@ -5,9 +5,7 @@ flow server's stream, so aggregation in the kernel applies (`monitor-aggregation
 """
 
 import argparse
-import contextlib
 import json
-import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -48,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
     from cli.server import connect, quiet_grpc
 
     quiet_grpc()
-    from cli.flowstream import Tally, stream
+    from cli.flowstream import Tally
+    from cli.livestream import live
+    from cli.resume import until_interrupted
     from palomar_pb.observer import observer_pb2
 
     wanted = [TYPES[name] for name in _types(args.type)]
@@ -60,13 +60,13 @@ def run(args: argparse.Namespace) -> int:
     request = observer_pb2.GetFlowsRequest(follow=True)
     for number in wanted:
         request.whitelist.add().event_type.add(type=number)
-    tally = Tally()
-    with connect(target_of(args), connect_timeout_s(args)) as channel:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        print("Listening for events. Ctrl-C ends.", file=sys.stderr)
-        with contextlib.suppress(KeyboardInterrupt):
-            _print(stream(channel, request), tally, only, args)
-        signal.signal(signal.SIGTERM, before)
+    target, timeout_s, tally = target_of(args), connect_timeout_s(args), Tally()
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    with until_interrupted():
+        _print(live(lambda: connect(target, timeout_s), request, say, tally), tally, only, args)
     print(tally.summary(), file=sys.stderr)
     return 0
 

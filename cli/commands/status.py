@@ -12,6 +12,8 @@ from cli.parser import BoolFlag
 from cli.serverflags import add_server_flags, call_timeout_s, connect_timeout_s, names_server, target_of
 from palomar.errors import PalomarError
 
+HEALTH_SERVICES = ("hubble.server.Observer", "")
+"""What a Hubble server answers health checks by, and any server as a whole."""
 OUTPUTS = ("compact", "dict", "table", "json")
 
 
@@ -67,19 +69,45 @@ def _flow_server(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _server_status(args: argparse.Namespace, output: str) -> int:
+    from cli.errors import CallError
     from cli.format import serverstatus
     from cli.format.protojson import JsonFormat
     from cli.server import connect
     from palomar_pb.observer import observer_pb2, observer_pb2_grpc
 
-    target = target_of(args)
+    target, timeout_s = target_of(args), call_timeout_s(args)
     with connect(target, connect_timeout_s(args)) as channel:
+        trouble = _trouble(channel, timeout_s)
+        if output == "compact" and not args.brief:
+            print(f"Healthcheck (via {target.text}): {f'Unavailable: {trouble}' if trouble else 'Ok'}")
+        if trouble:
+            raise CallError(target.text, trouble, "not healthy")
         stub = observer_pb2_grpc.ObserverStub(channel)
-        status = stub.ServerStatus(observer_pb2.ServerStatusRequest(), timeout=call_timeout_s(args))
+        status = stub.ServerStatus(observer_pb2.ServerStatusRequest(), timeout=timeout_s)
     if output == "json":
         print(JsonFormat().line(status))
     elif args.brief:
         print("OK")
     else:
-        print("\n".join(serverstatus.lines(status, target.text, output)))
+        print("\n".join(serverstatus.lines(status, output)))
     return 0
+
+
+def _trouble(channel: Any, timeout_s: float) -> str:
+    """Return what a health check says, empty for SERVING; a server without health checks has none."""
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    for service in HEALTH_SERVICES:
+        try:
+            request = health_pb2.HealthCheckRequest(service=service)
+            state = health_pb2_grpc.HealthStub(channel).Check(request, timeout=timeout_s).status
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                continue
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                break
+            raise
+        serving = state == health_pb2.HealthCheckResponse.SERVING
+        return "" if serving else str(health_pb2.HealthCheckResponse.ServingStatus.Name(state))
+    return ""

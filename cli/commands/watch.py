@@ -1,6 +1,7 @@
 """`palomar watch peers`: the nodes as a flow server announces them, and every change."""
 
 import argparse
+import sys
 from typing import Any
 
 from cli.serverflags import add_server_flags, connect_timeout_s, target_of
@@ -15,14 +16,19 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line per announcement until the server ends or the person has seen enough."""
-    from cli.server import connect
-    from palomar_pb.peer import peer_pb2, peer_pb2_grpc
+    """Print a line per announcement until the person has seen enough."""
+    from cli.server import connect, quiet_grpc
 
-    with connect(target_of(args), connect_timeout_s(args)) as channel:
-        for change in peer_pb2_grpc.PeerStub(channel).Notify(peer_pb2.NotifyRequest()):
-            tls = f" (TLS.ServerName: {change.tls.server_name})" if change.HasField("tls") else ""
-            kinds = peer_pb2.ChangeNotificationType.values()
-            kind = peer_pb2.ChangeNotificationType.Name(change.type) if change.type in kinds else change.type
-            print(f"{kind:<12} {change.address} ({change.name}){tls}", flush=True)
+    quiet_grpc()
+    from cli.peerwatch import line, watch_peers
+    from cli.resume import until_interrupted
+
+    target, timeout_s = target_of(args), connect_timeout_s(args)
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    with until_interrupted():
+        for change in watch_peers(lambda: connect(target, timeout_s), say):
+            print(line(change), flush=True)
     return 0

@@ -59,6 +59,11 @@ class _Side:
 
 
 def _sides(flow: flow_pb2.Flow, translate: bool) -> tuple[_Side, _Side]:
+    if flow.HasField("ethernet") and not flow.HasField("IP"):
+        return (
+            _Side(flow.ethernet.source, 0, words.identity(flow.source.identity)),
+            _Side(flow.ethernet.destination, 0, words.identity(flow.destination.identity)),
+        )
     source_port, destination_port = words.ports(flow)
     source = words.host(flow.IP.source, flow.source, flow.source_service, flow.source_names, translate)
     destination = words.host(
@@ -119,7 +124,7 @@ def _compact_flow(flow: flow_pb2.Flow, style: Style) -> str:
         f"{style.time.text(flow.time.seconds, flow.time.nanos)}{node}: "
         f"{left.text(palette)} {palette.identity(left.identity)} {arrow} "
         f"{right.text(palette)} {palette.identity(right.identity)} "
-        f"{words.event_type(flow)} {_verdict(flow, style)} ({flow.Summary}){_suffix(flow, style)}"
+        f"{words.event_type(flow)} {_verdict(flow, style)} ({words.summary(flow)}){_suffix(flow, style)}"
     )
 
 
@@ -156,7 +161,7 @@ def _cells(response: observer_pb2.GetFlowsResponse, style: Style) -> tuple[str, 
             destination.text(style.palette),
             words.event_type(flow),
             _verdict(flow, style),
-            f"{flow.Summary}{_suffix(flow, style)}",
+            f"{words.summary(flow)}{_suffix(flow, style)}",
         )
     if kind == "lost_events":
         lost = response.lost_events

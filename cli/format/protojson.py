@@ -7,13 +7,15 @@ number. Unknown enum numbers are written as numbers.
 
 import base64
 import json
+import math
 from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
 from google.protobuf import json_format
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 _WIDE = frozenset(
     {
@@ -28,6 +30,9 @@ _WRAPPERS = frozenset(
     f"google.protobuf.{name}Value"
     for name in ("Bool", "Int32", "UInt32", "Int64", "UInt64", "String", "Bytes", "Float", "Double")
 )
+
+_PLAIN_BELOW = 1e21
+"""Larger whole numbers are written with an exponent."""
 
 Plan = dict[int, tuple[int, str, Callable[[Any], Any]]]
 """By field number: place in the declaration, name, how its value is written."""
@@ -78,6 +83,8 @@ class JsonFormat:
             return lambda number: names.get(number, number)
         if field.type in _WIDE:
             return str
+        if field.type in (FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT):
+            return _real
         if field.type == FieldDescriptor.TYPE_BYTES:
             return lambda data: base64.b64encode(data).decode()
         return lambda value: value
@@ -91,7 +98,24 @@ class JsonFormat:
             return (message.ToJsonString(),)
         if name in _WRAPPERS:
             return (self._encoder(descriptor.fields[0])(message.value),)
+        if name == "google.protobuf.Any":
+            return (_any(message),)
         return (json_format.MessageToDict(message, preserving_proto_field_name=True),)
+
+
+def _any(message: AnyMessage) -> dict[str, Any]:
+    """Return what a message of any type says; one of a type that is not known here as its bytes."""
+    try:
+        return json_format.MessageToDict(message, preserving_proto_field_name=True)
+    except (TypeError, DecodeError):
+        return {"@type": message.type_url, "value": base64.b64encode(message.value).decode()}
+
+
+def _real(value: float) -> float | int | str:
+    """Return a number without `.0`; JSON has no other way to write what is none."""
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else f"{'-' if value < 0 else ''}Infinity"
+    return int(value) if value.is_integer() and abs(value) < _PLAIN_BELOW else value
 
 
 def _each(encode: Callable[[Any], Any]) -> Callable[[Any], Any]:

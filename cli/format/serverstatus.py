@@ -18,41 +18,59 @@ _STATES = {
 }
 
 
-def lines(status: observer_pb2.ServerStatusResponse, target: str, output: str) -> list[str]:
-    """Return the report of `-o compact`, `dict` or `table`."""
-    flows = fill(status.num_flows, status.max_flows)
-    rate = f"{flow_rate(status):.2f}"
-    connected = status.num_connected_nodes.value
-    total = connected + status.num_unavailable_nodes.value
-    nodes = f"{connected}/{total}" if status.HasField("num_connected_nodes") else "N/A"
+def lines(status: observer_pb2.ServerStatusResponse, output: str) -> list[str]:
+    """Return the report of `-o compact`, `dict` or `table`, as the field's command prints it."""
+    if output == "compact":
+        return _compact(status)
+    facts = _facts(status)
     if output == "table":
-        header = ("CURRENT/MAX FLOWS", "FLOWS/S", "CONNECTED NODES", "UPTIME", "VERSION")
-        row = (flows, rate, nodes, duration(status.uptime_ns), status.version)
-        return columns.align([header, row])
-    text = [f"Healthcheck (via {target}): Ok", f"Current/Max Flows: {flows}", f"Flows/s: {rate}"]
-    if nodes != "N/A":
-        text.append(f"Connected Nodes: {nodes}")
-    if status.unavailable_nodes:
-        text.append(f"Unavailable Nodes: {', '.join(status.unavailable_nodes)}")
-    if output == "dict":
-        text += [
-            f"Seen Flows: {status.seen_flows}",
-            f"Uptime: {duration(status.uptime_ns)}",
-            f"Version: {status.version}",
-        ]
+        return columns.align([tuple(facts), tuple(facts.values())])
+    shown = {_SHORT.get(name, name): value for name, value in facts.items()}
+    width = max(map(len, shown))
+    return [f"{name:>{width}}: {value}" for name, value in shown.items()]
+
+
+def _compact(status: observer_pb2.ServerStatusResponse) -> list[str]:
+    text = [f"Current/Max Flows: {fill(status.num_flows, status.max_flows)}", f"Flows/s: {flow_rate(status)}"]
+    connected, unavailable = status.num_connected_nodes.value, status.num_unavailable_nodes.value
+    if status.HasField("num_connected_nodes"):
+        total = f"/{connected + unavailable}" if status.HasField("num_unavailable_nodes") else ""
+        text.append(f"Connected Nodes: {connected}{total}")
+    if unavailable:
+        text.append(f"Unavailable Nodes: {unavailable}")
+        text += [f"  - {name}" for name in sorted(status.unavailable_nodes)]
+        if 0 < len(status.unavailable_nodes) < unavailable:
+            text.append(f"  - and {unavailable - len(status.unavailable_nodes)} more...")
     return text
 
 
+_SHORT = {"NUM UNAVAILABLE NODES": "NUM UNAVAIL. NODES"}
+
+
+def _facts(status: observer_pb2.ServerStatusResponse) -> dict[str, str]:
+    has_nodes = status.HasField("num_connected_nodes"), status.HasField("num_unavailable_nodes")
+    return {
+        "NUM FLOWS": f"{status.num_flows:,}",
+        "MAX FLOWS": f"{status.max_flows:,}",
+        "SEEN FLOWS": f"{status.seen_flows:,}",
+        "FLOWS PER SECOND": f"{status.flows_rate:.2f}" if status.flows_rate else "N/A",
+        "UPTIME": duration(status.uptime_ns),
+        "NUM CONNECTED NODES": str(status.num_connected_nodes.value) if has_nodes[0] else "N/A",
+        "NUM UNAVAILABLE NODES": str(status.num_unavailable_nodes.value) if has_nodes[1] else "N/A",
+        "VERSION": status.version,
+    }
+
+
 def fill(current: int, most: int) -> str:
-    """Return `4095/4096 (99.98%)`."""
-    return f"{current}/{most} ({100 * current / most:.2f}%)" if most else f"{current}/{most}"
+    """Return `4,095/4,096 (99.98%)`."""
+    return f"{current:,}/{most:,} ({100 * current / most:.2f}%)" if most else f"{current:,}/{most:,}"
 
 
-def flow_rate(status: observer_pb2.ServerStatusResponse) -> float:
-    """Return flows per second: the server's own figure, else the mean since its start."""
-    if status.flows_rate or not status.uptime_ns:
-        return float(status.flows_rate)
-    return status.seen_flows / (status.uptime_ns / NS_PER_S)
+def flow_rate(status: observer_pb2.ServerStatusResponse) -> str:
+    """Return flows per second: the server's own figure, else the mean since its start, else `N/A`."""
+    if status.flows_rate:
+        return f"{status.flows_rate:.2f}"
+    return f"{status.seen_flows / (status.uptime_ns / NS_PER_S):.2f}" if status.uptime_ns else "N/A"
 
 
 def duration(nanoseconds: int) -> str:
@@ -65,31 +83,36 @@ def duration(nanoseconds: int) -> str:
 
 
 def node_lines(nodes: Iterable[observer_pb2.Node], wide: bool) -> list[str]:
-    """Return a table of nodes, `wide` with version, address and TLS."""
+    """Return a table of nodes by name, `wide` with version, address and TLS."""
     header: tuple[str, ...] = ("NAME", "STATUS", "AGE", "FLOWS/S", "CURRENT/MAX-FLOWS")
     rows: list[Sequence[str]] = [(*header, "VERSION", "ADDRESS", "TLS") if wide else header]
-    for node in nodes:
-        seconds = node.uptime_ns / NS_PER_S
+    for node in sorted(nodes, key=lambda node: node.name):
+        seconds = (node.uptime_ns + NS_PER_S // 2) // NS_PER_S
         row: tuple[str, ...] = (
             node.name,
             _STATES.get(node.state, "Unknown"),
-            duration(node.uptime_ns) if node.uptime_ns else "N/A",
+            duration(seconds * NS_PER_S) if seconds else "N/A",
             f"{node.seen_flows / seconds:.2f}" if seconds else "N/A",
-            f"{node.num_flows}/{node.max_flows}" + _percent(node),
+            _ratio(node),
         )
-        if wide:
-            row = (*row, node.version, node.address or "N/A", "Enabled" if node.tls.enabled else "Disabled")
-        rows.append(row)
+        rows.append((*row, node.version or "N/A", node.address, _tls(node)) if wide else row)
     return columns.align(rows)
 
 
-def _percent(node: observer_pb2.Node) -> str:
-    return f" ({100 * node.num_flows / node.max_flows:6.2f}%)" if node.max_flows else ""
+def _ratio(node: observer_pb2.Node) -> str:
+    if not node.max_flows:
+        return "N/A"
+    return f"{node.num_flows}/{node.max_flows} ({100 * node.num_flows / node.max_flows:6.2f}%)"
 
 
-def namespace_lines(namespaces: Iterable[observer_pb2.Namespace]) -> list[str]:
-    """Return the NAMESPACE column, with the cluster beside it where there are several."""
-    listed = list(namespaces)
-    if len({item.cluster for item in listed}) > 1:
-        return columns.align([("NAMESPACE", "CLUSTER"), *((item.namespace, item.cluster) for item in listed)])
-    return ["NAMESPACE", *(item.namespace for item in listed)]
+def _tls(node: observer_pb2.Node) -> str:
+    if not node.HasField("tls"):
+        return "N/A"
+    return "Enabled" if node.tls.enabled else "Disabled"
+
+
+def namespace_lines(namespaces: Iterable[observer_pb2.Namespace], wide: bool) -> list[str]:
+    """Return the NAMESPACE column, `wide` with the cluster beside it."""
+    if not wide:
+        return ["NAMESPACE", *(item.namespace for item in namespaces)]
+    return columns.align([("NAMESPACE", "CLUSTER"), *((item.namespace, item.cluster) for item in namespaces)])

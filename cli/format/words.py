@@ -21,6 +21,7 @@ _MATCHES = {int(match): match.display for match in PolicyMatchType}
 _SOCK_POINTS = {1: "pre-xlate-fwd", 2: "post-xlate-fwd", 3: "pre-xlate-rev", 4: "post-xlate-rev"}
 _VERDICTS = {number: name for name, number in flow_pb2.Verdict.items()}
 _DIRECTIONS = {number: name for name, number in flow_pb2.TrafficDirection.items()}
+_AUTH_TYPES = {number: name for name, number in flow_pb2.AuthType.items()}
 _L7_TYPES = {1: "request", 2: "response", 3: "sample"}
 _POLICY_VERDICTS = {
     flow_pb2.Verdict.FORWARDED: "ALLOWED",
@@ -110,6 +111,16 @@ def verdict(flow: flow_pb2.Flow) -> str:
         if special is not None:
             return special
     return _VERDICTS.get(flow.verdict, str(flow.verdict))
+
+
+def summary(flow: flow_pb2.Flow) -> str:
+    """Return the SUMMARY column: the flow's own words with its IP trace id and its authentication."""
+    text = flow.Summary
+    if flow.ip_trace_id.trace_id:
+        text = f"IP Trace ID: {flow.ip_trace_id.trace_id}; {text}"
+    if flow.auth_type:
+        text = f"{text}; {_AUTH_TYPES.get(flow.auth_type, flow.auth_type)}"
+    return text
 
 
 def deciding_policies(flow: flow_pb2.Flow) -> Sequence[flow_pb2.Policy]:

@@ -282,3 +282,14 @@ def samples() -> Sequence[tuple[str, observer_pb2.GetFlowsResponse]]:
         ),
     ]
     return [*((name, response(made)) for name, made in flows), ("lost events", lost(15, 5))]
+
+
+def numbered(number, second, uuid=True, node=NODE):
+    """Flow `number`, told from the others by its source port, seen `second` after second zero."""
+    item = flow(4, 3)
+    item.l4.TCP.source_port = 1000 + number
+    item.uuid = f"uuid-{number}" if uuid else ""
+    response = observer_pb2.GetFlowsResponse(flow=item, node_name=node)
+    response.time.FromNanoseconds(SECOND_ZERO * 10**9 + round(second * 10**9))
+    response.flow.time.CopyFrom(response.time)
+    return response

@@ -5,11 +5,13 @@ Speaks `observer.Observer` and, when told, the batched service; over a unix sock
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import HealthServicer
 
 from palomar_pb.observer import observer_pb2, observer_pb2_grpc
 from palomar_pb.palomar.v1 import batch_pb2, batch_pb2_grpc
@@ -79,12 +81,21 @@ def serving(
     address: str,
     batches: BatchServer | None = None,
     credentials: grpc.ServerCredentials | None = None,
+    health: Mapping[str, str] | None = None,
 ) -> Iterator[int]:
-    """Serve at `address` while the block runs; yields the port (0 for a unix socket)."""
+    """Serve at `address` while the block runs; yields the port (0 for a unix socket).
+
+    `health` is a state by service; without any there are no health checks.
+    """
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
     observer_pb2_grpc.add_ObserverServicer_to_server(flows, server)
     if batches is not None:
         batch_pb2_grpc.add_FlowBatchesServicer_to_server(batches, server)
+    if health:
+        checks = HealthServicer()
+        for name, state in health.items():
+            checks.set(name, health_pb2.HealthCheckResponse.ServingStatus.Value(state))
+        health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     if credentials is None:
         port = server.add_insecure_port(address)
     else:

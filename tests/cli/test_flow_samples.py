@@ -349,3 +349,21 @@ def test_node_and_policy_names_are_exact():
 def test_numeric_line_shows_addresses():
     style = Style(time=EXACT.time, translate=False, policy_names=PolicyNames.NEVER)
     assert compact(SAMPLES["trace to-stack"], style) == NUMERIC
+
+
+def test_a_packet_without_an_ip_header_is_shown_by_its_macs():
+    arp = flowcast.flow(1, 1, 166, verdict=flowcast.DROPPED)
+    arp.ClearField("IP")
+    arp.ethernet.source, arp.ethernet.destination = "b2:10:ef:6b:fa:0a", "ff:ff:ff:ff:ff:ff"
+    arp.Summary = "Ethernet"
+    assert compact(flowcast.response(arp), EXACT).endswith(
+        ": b2:10:ef:6b:fa:0a (ID:48291) <> ff:ff:ff:ff:ff:ff (ID:53731) "
+        "Unsupported L2 protocol DROPPED (Ethernet)"
+    )
+
+
+def test_trace_id_and_authentication_stand_in_the_summary():
+    flow = flowcast.flow(1, 4, 0, auth_type="SPIRE", ip_trace_id={"trace_id": 7})
+    assert compact(flowcast.response(flow), EXACT).endswith(
+        "FORWARDED (IP Trace ID: 7; TCP Flags: SYN; SPIRE)"
+    )

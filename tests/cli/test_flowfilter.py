@@ -8,6 +8,8 @@ from cli import filterflags, flowfilter
 from cli.errors import UsageError
 from cli.format.protojson import JsonFormat
 from cli.parser import CommandParser
+from hubble.filters import compile_filters
+from hubble.observingnode import ObservingNode
 
 
 def parse(words):
@@ -22,6 +24,7 @@ def lists(words):
     return [tree(item) for item in built.allow], [tree(item) for item in built.deny]
 
 
+UUID = "12345678-9abc-8def-8000-000000000007"
 # flags -> (allow list, deny list)
 CASES = [
     ([], [], []),
@@ -115,6 +118,25 @@ CASES = [
     (["--to-service", "web"], [{"destination_service": ["default/web"]}], []),
     (["--to-service", "demo/web"], [{"destination_service": ["demo/web"]}], []),
     (
+        ["-n", "a", "-n", "b", "--service", "web", "--service", "api"],
+        [
+            {"source_service": ["a/web", "b/web", "a/api", "b/api"]},
+            {"destination_service": ["a/web", "b/web", "a/api", "b/api"]},
+        ],
+        [],
+    ),
+    (["-A", "--pod", "web"], [{"source_pod": ["/web"]}, {"destination_pod": ["/web"]}], []),
+    (["--to-all-namespaces", "--to-pod", "web"], [{"destination_pod": ["/web"]}], []),
+    (["--from-all-namespaces", "--from-service", "web"], [{"source_service": ["/web"]}], []),
+    (["-A", "--from-pod", "web"], [{"source_pod": ["/web"]}], []),
+    (["-A", "--pod", "demo/web"], [{"source_pod": ["demo/web"]}, {"destination_pod": ["demo/web"]}], []),
+    (["-A"], [], []),
+    (
+        ["-n", "demo", "--not", "--service", "web"],
+        [{"source_pod": ["demo/"]}, {"destination_pod": ["demo/"]}],
+        [{"source_service": ["default/web"]}, {"destination_service": ["default/web"]}],
+    ),
+    (
         ["--from-workload", "Deployment/web"],
         [{"source_workload": [{"name": "web", "kind": "Deployment"}]}],
         [],
@@ -133,7 +155,7 @@ CASES = [
     (["--node-name", "default/node-*"], [{"node_name": ["default/node-*"]}], []),
     (["--node-label", "zone=a"], [{"node_labels": ["zone=a"]}], []),
     (["--interface", "lxc0"], [{"interface": [{"name": "lxc0"}]}], []),
-    (["--uuid", "abc"], [{"uuid": ["abc"]}], []),
+    (["--uuid", UUID], [{"uuid": [UUID]}], []),
     (
         ["--trace-id", "0AF7651916CD43DD8448EB211C80319C"],
         [{"trace_id": ["0af7651916cd43dd8448eb211c80319c"]}],
@@ -160,6 +182,14 @@ CASES = [
 )
 def test_flags_become_filters(words, allow, deny):
     assert lists(words) == (allow, deny)
+
+
+@pytest.mark.parametrize(
+    "words", [case[0] for case in CASES if "--cel-expression" not in case[0]], ids=" ".join
+)
+def test_what_the_flags_accept_a_flow_server_can_read(words):
+    built = flowfilter.build(parse(words))
+    compile_filters(built.allow, built.deny, ObservingNode("default/worker"))
 
 
 CONFLICTS = [
@@ -213,15 +243,19 @@ NONSENSE = [
     ("--traffic-direction", "sideways"),
     ("--tcp-flags", "SYN,FOO"),
     ("--tcp-flags", ""),
-    ("--ip-version", "4"),
+    ("--ip-version", "5"),
     ("--snat-ip", "x"),
     ("--node-name", "a b"),
+    ("--node-name", "/"),
     ("--node-label", "a=b=c,,"),
     ("--interface", " "),
+    ("--uuid", "abc"),
     ("--trace-id", "zz"),
     ("--ip-trace-id", "x"),
     ("--http-status", "4x"),
     ("--http-status", "2000"),
+    ("--http-status", "600"),
+    ("--http-status", "404+"),
     ("--http-method", "G3T"),
     ("--http-path", "["),
     ("--http-url", "("),
@@ -267,3 +301,16 @@ def test_raw_filters_are_added_and_bad_json_is_refused():
     for bad in ("{", '{"nonsense":1}', json.dumps([1])):
         with pytest.raises(UsageError, match="--allowlist"):
             flowfilter.with_raw(built, [bad], [])
+
+
+def test_flags_without_a_value_may_be_given_the_one_they_stand_for():
+    bare = lists(["-4", "--encrypted", "--not", "--verdict", "DROPPED"])
+    assert lists(["--ipv4=v4", "--encrypted=true", "--not=true", "--verdict", "DROPPED"]) == bare
+    for wrong in ("--ipv4=v6", "--encrypted=false", "--not=false"):
+        with pytest.raises(UsageError, match=wrong):
+            parse([wrong, "--verdict", "DROPPED"])
+
+
+@pytest.mark.parametrize("version", ["4", "v4", "ip4", "IPv4"])
+def test_an_ip_version_is_named_in_many_ways(version):
+    assert lists(["--ip-version", version]) == lists(["-4"])

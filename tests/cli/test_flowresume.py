@@ -12,16 +12,15 @@ import grpc
 import pytest
 
 from cli.errors import CallError, ServerUnreachableError
-from cli.flowresume import FIRST_WAIT_S, LONGEST_WAIT_S, OVERLAP_NS, Seen, follow
-from cli.flowstream import Batch
+from cli.flowresume import follow
+from cli.resume import FIRST_WAIT_S, LONGEST_WAIT_S
+from cli.seen import OVERLAP_NS
 from cli.selectors import EVERYTHING
 from cli.server import TlsOptions, connect, parse_target
 from palomar_pb.observer import observer_pb2
-from palomar_pb.relay import relay_pb2
-from tests.cli import flowcast
+from tests.cli.flowcast import SECOND_ZERO as SECOND
+from tests.cli.flowcast import numbered
 from tests.cli.flowserver import BatchServer, FlowServer, serving
-
-SECOND = flowcast.SECOND_ZERO
 
 
 class HeldServer(FlowServer):
@@ -31,15 +30,6 @@ class HeldServer(FlowServer):
         cut = threading.Event()
         if context.add_callback(cut.set):
             cut.wait(30)
-
-
-def numbered(number, second, uuid=True):
-    """Flow `number`, told from the others by its source port, seen `second` after second zero."""
-    item = flowcast.flow(4, 3)
-    item.l4.TCP.source_port = 1000 + number
-    item.uuid = f"uuid-{number}" if uuid else ""
-    item.time.seconds, item.time.nanos = SECOND + second, 0
-    return observer_pb2.GetFlowsResponse(flow=item, node_name=flowcast.NODE, time=item.time)
 
 
 def ports(batches):
@@ -57,7 +47,10 @@ def test_a_follower_survives_a_restart_without_loss_or_repetition(tmp_path, batc
         with serving(first, socket, BatchServer(first) if batched else None):
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             shown = [process.stdout.readline() for _ in range(3)]
-        assert process.stderr.readline().startswith(f"interrupted: unix://{tmp_path}/hubble.sock: ")
+        assert re.fullmatch(
+            rf"connection lost: unix://{tmp_path}/hubble.sock: .*; trying again in 0.25 s\n",
+            process.stderr.readline(),
+        )
         with serving(second, socket, BatchServer(second) if batched else None):
             shown += [process.stdout.readline() for _ in range(2)]
             assert process.stderr.readline().startswith("resumed after ")
@@ -91,7 +84,7 @@ def test_a_resumed_question_that_is_refused_ends_the_command(tmp_path):
         servers.enter_context(serving(refusing, socket))
         with pytest.raises(CallError, match="bad selector"):
             next(batches)
-    assert [text.split()[0] for text in said] == ["interrupted:", "resumed"]
+    assert [text.split()[0] for text in said] == ["connection"], "a refusal is no resumption"
 
 
 @pytest.mark.parametrize(
@@ -156,51 +149,60 @@ def test_a_follower_with_an_end_ends(tmp_path):
         assert ports(follow(lambda: connect(target, 5.0), request, pytest.fail)) == [1]
 
 
-def again(seen, *responses):
-    return ports([seen.only_new(Batch(responses))])
+def test_an_outage_is_said_once_however_many_attempts_it_takes(tmp_path):
+    """Also where something answers the dial that cannot answer the question yet."""
+    socket = f"unix:{tmp_path}/s"
+    target = parse_target(socket, TlsOptions())
+    waits, said = [], []
+    server = HeldServer([numbered(1, 1)])
+    with contextlib.ExitStack() as running:
+        running.enter_context(serving(server, socket))
+
+        def sleep(seconds):
+            waits.append(seconds)
+            if len(waits) == 1:
+                running.close()
+                server.fail = (grpc.StatusCode.UNAVAILABLE, "no store")
+                running.enter_context(serving(server, socket))
+            server.fail = server.fail if len(waits) < 4 else None
+            server.responses = [numbered(len(waits), 1)]
+
+        batches = follow(
+            lambda: connect(target, 5.0), observer_pb2.GetFlowsRequest(follow=True), said.append, sleep=sleep
+        )
+        assert ports([next(batches)]) == [1]
+        running.close()
+        assert ports([next(batches)]) == [4]
+        batches.close()
+    assert waits == [FIRST_WAIT_S * 2**n for n in range(4)]
+    assert [text.split()[0] for text in said] == ["connection", "resumed"]
 
 
-@pytest.mark.parametrize("uuid", [True, False])
-def test_only_the_overlap_is_left_out_and_only_once(uuid):
-    """Without uuids (a field mask) the whole response is the name."""
-    seen = Seen(observer_pb2.GetFlowsRequest(follow=True), 0)
-    seen.request()
-    one, two, three = (numbered(n, 10 * n, uuid) for n in (1, 2, 3))
-    assert again(seen, one, two, two) == [1, 2, 2], "one connection repeats nothing: nothing is left out"
-    seen.request()
-    assert again(seen, two, three) == [3]
-    assert again(seen, two) == [2]
-    assert again(seen, one) == [1], "older than what was asked for again"
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_server_that_is_full_is_asked_again_only_by_whom_it_had_answered(tmp_path, answered):
+    """It may still count the stream that was cut."""
+    socket = f"unix:{tmp_path}/s"
+    target = parse_target(socket, TlsOptions())
+    server = HeldServer([numbered(1, 1)])
+    said = []
+    with contextlib.ExitStack() as running:
+        running.enter_context(serving(server, socket))
 
+        def sleep(_seconds):
+            server.responses = [numbered(2, 2)]
+            server.fail = None if server.fail else (grpc.StatusCode.RESOURCE_EXHAUSTED, "64 streams")
+            running.close()
+            running.enter_context(serving(server, socket))
 
-def test_losses_are_not_counted_twice_and_node_states_always_pass():
-    loss = observer_pb2.GetFlowsResponse(node_name="n")
-    loss.lost_events.num_events_lost = 3
-    untimed = observer_pb2.GetFlowsResponse()
-    untimed.CopyFrom(loss)
-    loss.time.seconds = SECOND
-    state = observer_pb2.GetFlowsResponse(node_status=relay_pb2.NodeStatusEvent(node_names=["n"]))
-    state.time.seconds = SECOND
-    seen = Seen(observer_pb2.GetFlowsRequest(follow=True), 0)
-    batch = Batch([loss, untimed, state], 7, 3)
-    for expected in ([loss, untimed, state], [untimed, state]):
-        seen.request()
-        new = seen.only_new(batch)
-        assert (list(new.responses), new.observed, new.lost) == (expected, 7, 3)
-
-
-def test_cut_before_the_first_flow():
-    """From now on means from when it was asked; a question about the past is asked again as it was."""
-    now = Seen(observer_pb2.GetFlowsRequest(follow=True), 5 * 10**9)
-    now.request()
-    assert (now.request().since.seconds, now.request().number) == (5, EVERYTHING)
-    past = Seen(observer_pb2.GetFlowsRequest(follow=True, number=20), 5)
-    past.request()
-    assert past.request() == observer_pb2.GetFlowsRequest(follow=True, number=20)
-
-
-def test_what_came_before_the_first_flow_shown_is_not_asked_for():
-    seen = Seen(observer_pb2.GetFlowsRequest(follow=True), 0)
-    seen.request()
-    seen.only_new(Batch([numbered(1, 100), numbered(2, 101)]))
-    assert seen.request().since.seconds == SECOND + 100
+        request = observer_pb2.GetFlowsRequest(follow=True)
+        batches = follow(lambda: connect(target, 5.0), request, said.append, sleep=sleep)
+        if answered:
+            assert ports([next(batches)]) == [1]
+            running.close()
+            assert ports([next(batches)]) == [2]
+            assert len(said) == 2
+        else:
+            server.fail = (grpc.StatusCode.RESOURCE_EXHAUSTED, "64 streams")
+            with pytest.raises(CallError, match="64 streams"):
+                next(batches)
+        batches.close()

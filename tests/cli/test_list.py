@@ -43,21 +43,33 @@ def test_nodes(palomar):
     assert run("list", "nodes")[1].splitlines() == [
         "NAME             STATUS        AGE      FLOWS/S   CURRENT/MAX-FLOWS",
         "default/node-1   Connected     1h2m3s   2.00      500/1000 ( 50.00%)",
-        "default/node-2   Unavailable   N/A      N/A       0/0",
+        "default/node-2   Unavailable   N/A      N/A       N/A",
     ]
     wide = run("list", "node", "-o", "wide")[1].splitlines()
     assert wide[0].split()[-3:] == ["VERSION", "ADDRESS", "TLS"]
     assert wide[1].split()[-3:] == ["0.1.0", "172.30.0.11", "Enabled"]
-    assert json.loads(run("list", "nodes", "-o", "json")[1])["nodes"][0]["name"] == "default/node-1"
+    assert wide[2].split() == ["default/node-2", "Unavailable", "N/A", "N/A", "N/A", "N/A", "N/A"]
+    listed = json.loads(run("list", "nodes", "-o", "json")[1])
+    assert [(node["name"], node.get("seen_flows")) for node in listed] == [
+        ("default/node-1", "7446"),
+        ("default/node-2", None),
+    ]
 
 
 def test_namespaces(palomar):
     run, flows = palomar
     assert run("list", "namespaces")[1] == "NAMESPACE\ndemo\nkube-system\n"
     flows.namespaces.namespaces.add(cluster="other", namespace="demo")
-    assert run("list", "namespaces")[1].splitlines()[0].split() == ["NAMESPACE", "CLUSTER"]
-    assert len(json.loads(run("list", "namespaces", "-o", "json")[1])["namespaces"]) == 3
+    assert run("list", "namespaces")[1].splitlines() == ["NAMESPACE", "demo", "kube-system", "demo"]
+    assert run("list", "namespaces", "-o", "wide")[1].splitlines()[::3] == [
+        "NAMESPACE     CLUSTER",
+        "demo          other",
+    ]
+    assert json.loads(run("list", "namespaces", "-o", "json")[1])[2] == {
+        "cluster": "other",
+        "namespace": "demo",
+    }
 
 
 def test_wrong_output_is_refused(palomar):
-    assert palomar[0]("list", "namespaces", "-o", "wide")[0] == 2
+    assert palomar[0]("list", "namespaces", "-o", "tab")[0] == 2

@@ -1,5 +1,6 @@
 """The command line as a whole: commands are found, start light, and fail in one line."""
 
+import argparse
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 
 from cli import main as cli_main
 from cli.main import COMMANDS, PASSED_ON, main
+from cli.serverflags import add_server_flags
 from palomar.errors import PermanentError
 
 
@@ -83,6 +85,32 @@ def test_agent_and_lab_read_their_own_arguments(monkeypatch, words, handed_over)
     monkeypatch.setitem(PASSED_ON, "agent", ("stand_in", ""))
     assert main(words) == 7
     assert taken == [handed_over]
+
+
+def test_server_flags_may_stand_before_the_command(capsys):
+    where = ["--server", "unix:///nowhere/one.sock", "--timeout=1s"]
+    for words in (["status"], ["list", "nodes"], ["observe", "flows", "--last", "1"], ["w", "peer"]):
+        assert main([*where, *words]) == 1
+        assert "unix:///nowhere/one.sock" in capsys.readouterr().err
+    assert main([*where, "observe", "--server", "unix:///nowhere/two.sock"]) == 1
+    assert "unix:///nowhere/two.sock" in capsys.readouterr().err
+    assert main([*where, "endpoint", "list"]) == 2
+    assert "--server" in capsys.readouterr().err
+
+
+def test_the_flags_that_may_stand_there_are_the_server_flags():
+    parser = argparse.ArgumentParser(add_help=False)
+    add_server_flags(parser)
+    actions = [action for action in parser._actions if action.option_strings]
+    assert {action.option_strings[0]: action.nargs != 0 for action in actions} == cli_main.SERVER_FLAGS
+
+
+def test_help_is_a_command_too(capsys):
+    for words, shown in ((["help"], "COMMAND"), (["help", "observe"], "--follow"), (["help", "w"], "KIND")):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 0
+        assert shown in capsys.readouterr().out
 
 
 def test_run_dir_of_environment_and_flag(monkeypatch, capsys):

@@ -134,6 +134,13 @@ def test_json_lines_carry_everything_and_standard_error_stays_empty(server, obse
     assert err == ""
 
 
+def test_jsonpb_asks_for_the_public_api_alone(server, observe):
+    observe("-o", "json")
+    assert not server.requests[-1].HasField("extensions")
+    observe("-o", "jsonpb")
+    assert server.requests[-1].extensions.type_url.endswith("/google.protobuf.Empty")
+
+
 def test_table_dict_and_wide(server, observe):
     flowcast.extended(server.responses[0].flow, packets=3, bytes=180, rtt_us=1250)
     _, out, _ = observe("-o", "table", "--print-policy-names=false", "--print-node-name")
@@ -170,7 +177,11 @@ def test_node_status_goes_to_standard_error_not_between_the_flows(server, observ
     _, out, err = observe()
     assert len(out.splitlines()) == 2
     assert err.startswith("NODE_UNAVAILABLE: a, b: gone\n")
-    assert '"node_status"' in observe("-o", "jsonpb")[1]
+    _, out, err = observe("-o", "jsonpb")
+    assert [next(iter(json.loads(line))) for line in out.splitlines()] == ["flow", "flow"]
+    assert json.loads(err)["node_status"]["message"] == "gone"
+    server.responses[0].node_status.state_change = relay_pb2.NodeState.NODE_CONNECTED
+    assert observe("-o", "jsonpb")[2] == ""
 
 
 def test_print_raw_filters_asks_nobody(observe):
@@ -259,18 +270,18 @@ def test_agent_events(server, observe):
     created.time.seconds = flowcast.SECOND_ZERO
     server.agent_events = [event, created]
     assert observe("agent-events", "--last", "7", "--print-node-name")[1].splitlines()[0] == (
-        "Nov 21 08:00:00.000 [default/worker2]: POLICY_UPDATED (labels: [a, b], revision: 3, rule count: 1)"
+        "Nov 21 08:00:00.000 [default/worker2]: POLICY_UPDATED (labels: [a,b], revision: 3, count: 1)"
     )
     assert server.requests[-1].number == 7
     assert observe("agent-events", "-o", "table")[1].splitlines() == [
         "TIMESTAMP             TYPE               DETAILS",
-        "Nov 21 08:00:00.000   POLICY_UPDATED     labels: [a, b], revision: 3, rule count: 1",
-        "Nov 21 08:00:00.000   ENDPOINT_CREATED   id: 12, pod name: web-1, namespace: demo",
+        "Nov 21 08:00:00.000   POLICY_UPDATED     labels: [a,b], revision: 3, count: 1",
+        "Nov 21 08:00:00.000   ENDPOINT_CREATED   id: 12, namespace: demo, pod name: web-1",
     ]
     assert observe("agent-events", "-o", "dict")[1].splitlines()[:3] == [
         "  TIMESTAMP: Nov 21 08:00:00.000",
         "       TYPE: POLICY_UPDATED",
-        "    DETAILS: labels: [a, b], revision: 3, rule count: 1",
+        "    DETAILS: labels: [a,b], revision: 3, count: 1",
     ]
     assert json.loads(observe("agent-events", "-o", "json")[1].splitlines()[1])["agent_event"]["type"] == (
         "ENDPOINT_CREATED"
@@ -327,6 +338,20 @@ def test_a_file_is_read_whole_and_filtered_here(recorded, observe):
     assert observe("--input-file", recorded, "--first", "3")[2].startswith("3 flows")
     out = observe("--input-file", recorded, "--last", "2", "--verdict", "DROPPED", "--follow")[1]
     assert len(out.splitlines()) == 2
+
+
+def test_an_extension_of_somebody_else_s_is_shown_as_bytes_and_read_over(server, observe, tmp_path):
+    theirs = flowcast.flow(1, 4, 0)
+    theirs.extensions.type_url, theirs.extensions.value = "type.googleapis.com/acme.Thing", b"\x08\x01"
+    server.responses = [flowcast.response(theirs), flowcast.response(flowcast.flow(2, 4, 0))]
+    status, out, _ = observe("-o", "json")
+    first = json.loads(out.splitlines()[0])["flow"]
+    assert (status, first["extensions"]) == (0, {"@type": "type.googleapis.com/acme.Thing", "value": "CAE="})
+    file = tmp_path / "theirs.json"
+    file.write_text(out)
+    status, again, err = observe("--input-file", str(file), "-o", "json")
+    assert (status, len(again.splitlines())) == (0, 2)
+    assert err == "palomar: line 1: this version does not know the field extensions (said once)\n"
 
 
 def test_lines_that_are_no_flows_are_reported_and_skipped(tmp_path, observe, recorded):

@@ -3,7 +3,7 @@
 import json
 
 from google.protobuf import json_format
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cli.format.protojson import JsonFormat
@@ -38,6 +38,7 @@ def flows(draw):
     return flow
 
 
+@settings(deadline=None)  # the work is small, the machine may be busy
 @given(flows(), texts)
 def test_content_equals_the_reference_encoder(flow, node):
     response = observer_pb2.GetFlowsResponse(flow=flow, node_name=node)
@@ -58,3 +59,12 @@ def test_an_unknown_enum_number_stays_a_number():
     flow = flow_pb2.Flow()
     flow.MergeFromString(flow_pb2.Flow(verdict=1).SerializeToString().replace(b"\x10\x01", b"\x10\x63"))
     assert JsonFormat().line(flow) == '{"verdict":99}'
+
+
+def test_whole_numbers_have_no_fraction():
+    """As the field's encoder writes doubles."""
+    encode = JsonFormat().line
+    assert encode(observer_pb2.ServerStatusResponse(flows_rate=12)) == '{"flows_rate":12}'
+    assert encode(observer_pb2.ServerStatusResponse(flows_rate=0.5)) == '{"flows_rate":0.5}'
+    assert encode(observer_pb2.ServerStatusResponse(flows_rate=float("inf"))) == '{"flows_rate":"Infinity"}'
+    assert encode(observer_pb2.ServerStatusResponse(flows_rate=float("nan"))) == '{"flows_rate":"NaN"}'

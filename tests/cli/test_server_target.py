@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import socket
 
 import grpc
 import pytest
@@ -15,6 +16,8 @@ from cli.main import main
 from cli.parser import CommandParser
 from cli.server import TlsOptions, connect, parse_target
 from cli.serverflags import add_server_flags, call_timeout_s, connect_timeout_s, target_of
+from palomar.certdir import CertDirectory
+from palomar.certs import Role
 from palomar_pb.observer import observer_pb2, observer_pb2_grpc
 from tests.cli import flowcast
 from tests.cli.flowserver import FlowServer, serving
@@ -263,3 +266,32 @@ def test_namespace_is_untouched_by_reading_flags():
     before = argparse.Namespace(**vars(args))
     target_of(args, {})
     assert args == before
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "said"),
+    [
+        ("ca.crt", "--tls-ca-cert-files {file}: no PEM certificate in it, or half of one"),
+        ("client-alice.crt", "--tls-client-cert-file {file} with its key"),
+        ("client-alice.key", "the key is no PEM key, or half of one"),
+    ],
+)
+@pytest.mark.parametrize("left", [0, 100])
+def test_certificate_files_that_cannot_be_used_are_named(tmp_path, spoilt, said, left):
+    """Empty, or half written: before anything is asked, and with the flag that named the file."""
+    now = datetime.datetime.now(datetime.UTC)
+    made = CertDirectory(tmp_path)
+    made.init(now)
+    made.issue(Role.CLIENT, "alice", now)
+    file = tmp_path / spoilt
+    file.write_bytes(file.read_bytes()[:left])
+    tls = TlsOptions(
+        ca_cert_files=(str(tmp_path / "ca.crt"),),
+        client_cert_file=str(tmp_path / "client-alice.crt"),
+        client_key_file=str(tmp_path / "client-alice.key"),
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        target = parse_target(f"tls://127.0.0.1:{server.getsockname()[1]}", tls)
+        with pytest.raises(UsageError) as caught, connect(target, 5.0):
+            pass
+    assert said.format(file=file) in str(caught.value)

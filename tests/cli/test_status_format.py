@@ -197,7 +197,8 @@ def test_a_flow_server_or_relay_reports_in_the_field_s_form(tmp_path, palomar):
     flows.status.num_flows, flows.status.max_flows = 4095, 4095
     flows.status.seen_flows, flows.status.uptime_ns = 120_000, 60 * 10**9
     flows.status.num_connected_nodes.value = 2
-    flows.status.num_unavailable_nodes.value = 1
+    flows.status.num_unavailable_nodes.value = 2
+    flows.status.version = "palomar 1"
     flows.status.unavailable_nodes.append("default/node-3")
     target = f"unix://{tmp_path}/hubble.sock"
     with serving_flows(flows, f"unix:{tmp_path}/hubble.sock"):
@@ -205,11 +206,52 @@ def test_a_flow_server_or_relay_reports_in_the_field_s_form(tmp_path, palomar):
         assert code == 0
         assert out.splitlines() == [
             f"Healthcheck (via {target}): Ok",
-            "Current/Max Flows: 4095/4095 (100.00%)",
+            "Current/Max Flows: 4,095/4,095 (100.00%)",
             "Flows/s: 2000.00",
-            "Connected Nodes: 2/3",
-            "Unavailable Nodes: default/node-3",
+            "Connected Nodes: 2/4",
+            "Unavailable Nodes: 2",
+            "  - default/node-3",
+            "  - and 1 more...",
         ]
         assert json.loads(palomar("status", "--server", target, "-o", "json")[1])["seen_flows"] == "120000"
-        assert "UPTIME" in palomar("status", "--server", target, "-o", "table")[1]
-        assert "Uptime: 1m0s" in palomar("status", "--server", target, "-o", "dict")[1]
+        flows.status.flows_rate = 0.5
+        assert palomar("status", "--server", target, "-o", "dict")[1].splitlines() == [
+            "          NUM FLOWS: 4,095",
+            "          MAX FLOWS: 4,095",
+            "         SEEN FLOWS: 120,000",
+            "   FLOWS PER SECOND: 0.50",
+            "             UPTIME: 1m0s",
+            "NUM CONNECTED NODES: 2",
+            " NUM UNAVAIL. NODES: 2",
+            "            VERSION: palomar 1",
+        ]
+        header, row = palomar("status", "--server", target, "-o", "table")[1].splitlines()
+        assert [name.strip() for name in header.split("   ") if name] == [
+            "NUM FLOWS",
+            "MAX FLOWS",
+            "SEEN FLOWS",
+            "FLOWS PER SECOND",
+            "UPTIME",
+            "NUM CONNECTED NODES",
+            "NUM UNAVAILABLE NODES",
+            "VERSION",
+        ]
+        assert row.split() == ["4,095", "4,095", "120,000", "0.50", "1m0s", "2", "2", "palomar", "1"]
+        assert row.index("palomar 1") == header.index("VERSION")
+
+
+@pytest.mark.parametrize(
+    ("states", "code", "first"),
+    [
+        ({}, 0, "Ok"),
+        ({"": "NOT_SERVING"}, 1, "Unavailable: NOT_SERVING"),
+        ({"": "NOT_SERVING", "hubble.server.Observer": "SERVING"}, 0, "Ok"),
+        ({"": "SERVING", "hubble.server.Observer": "NOT_SERVING"}, 1, "Unavailable: NOT_SERVING"),
+    ],
+)
+def test_a_server_s_own_health_check_decides(tmp_path, palomar, states, code, first):
+    target = f"unix://{tmp_path}/hubble.sock"
+    with serving_flows(FlowServer(), f"unix:{tmp_path}/hubble.sock", health=states):
+        status, out = palomar("status", "--server", target)
+        assert (status, out.splitlines()[0]) == (code, f"Healthcheck (via {target}): {first}")
+        assert palomar("status", "--server", target, "--brief")[0] == code
