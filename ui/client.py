@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import grpc
 
+from palomar import certs, handshake
 from palomar.clock import Clock
 from palomar.errors import InvalidInputError
 from palomar.tls import TlsFiles, channel_credentials, verify_name_option
@@ -25,13 +26,14 @@ from ui.hub import Hub, LinkPhase
 logger = logging.getLogger(__name__)
 
 BACKLOG_FLOWS = 2_000
-"""Flows asked for on connecting, so that a fresh page is not empty."""
+"""Flows asked for on connecting, so that a fresh page is not empty. A relay's nodes each give as many as are
+asked for: asked for their share alone, they do not push what is known out of the remembered uuids."""
 LIVE_AFTER_NS = 3_000_000_000
 """The backlog is through by then; only later arrivals tell a node's clock."""
 ASK_TIMEOUT_S = 3.0
 POLL_S = 2.0
 SILENT_POLLS = 3
-"""Status calls in a row without an answer after which the stream counts as dead."""
+"""Status calls in a row without an answer, and nothing by the stream either: then it counts as dead."""
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 8.0
 MAX_MESSAGE_BYTES = 64 << 20
 
@@ -62,6 +64,8 @@ class FlowClient:
         self._jitter = jitter or random.Random()  # noqa: S311 - spreads reconnections, guards nothing
         self._stop = threading.Event()
         self._call: grpc.Call | None = None
+        self._heard = threading.Event()
+        """Something came by the stream since the last status call."""
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
@@ -87,6 +91,7 @@ class FlowClient:
             if self._stop.is_set():
                 return
             worked = self._hub.link.phase is LinkPhase.CONNECTED
+            reason = reason if worked else self._explained() or reason
             lasted_s = (self._clock.monotonic_ns() - began_ns) / 1e9
             attempts = 1 if worked and lasted_s > FIRST_DELAY_S else attempts + 1
             delay_s = self._delay_s(attempts)
@@ -127,6 +132,12 @@ class FlowClient:
         except grpc.RpcError as error:
             return describe(error)
 
+    def _explained(self) -> str:
+        """Say whose certificate does not serve, why and until when it did; empty where it is not that."""
+        target = self._target
+        name = target.server_name or target.address.rpartition(":")[0].strip("[]")
+        return handshake.explain(target.address, name, target.tls, certs.utc(self._clock.wall_ns()))
+
     def _channel(self) -> grpc.Channel:
         options: list[tuple[str, object]] = [
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -154,14 +165,16 @@ class FlowClient:
         asker = threading.Thread(target=self._ask, args=(observer, done), name="status-poll", daemon=True)
         asker.start()
         try:
-            return self._stream(channel, observer)
+            return self._stream(channel, observer, max(1, status.num_connected_nodes.value))
         finally:
             done.set()
             asker.join(timeout=2 * ASK_TIMEOUT_S)
 
-    def _stream(self, channel: grpc.Channel, observer: observer_pb2_grpc.ObserverStub) -> str:
+    def _stream(self, channel: grpc.Channel, observer: observer_pb2_grpc.ObserverStub, nodes: int) -> str:
         connected_ns = self._clock.monotonic_ns()
-        for responses, observed in self._batches(channel, observer):
+        request = observer_pb2.GetFlowsRequest(number=-(-BACKLOG_FLOWS // nodes), follow=True)
+        for responses, observed in self._batches(channel, observer, request):
+            self._heard.set()
             now_ns = self._clock.wall_ns()
             live = self._clock.monotonic_ns() - connected_ns > LIVE_AFTER_NS
             with self._hub.locked() as model:
@@ -172,10 +185,12 @@ class FlowClient:
         return "the server ended the stream"
 
     def _batches(
-        self, channel: grpc.Channel, observer: observer_pb2_grpc.ObserverStub
+        self,
+        channel: grpc.Channel,
+        observer: observer_pb2_grpc.ObserverStub,
+        request: observer_pb2.GetFlowsRequest,
     ) -> Iterator[tuple[Sequence[observer_pb2.GetFlowsResponse], int]]:
         """Follow by our batched stream, or one by one where the server does not know that."""
-        request = observer_pb2.GetFlowsRequest(number=BACKLOG_FLOWS, follow=True)
         try:
             call = batch_pb2_grpc.FlowBatchesStub(channel).GetFlows(request)
             self._call = call
@@ -194,8 +209,7 @@ class FlowClient:
 
     def _ask(self, observer: observer_pb2_grpc.ObserverStub, done: threading.Event) -> None:
         """Poll nodes and status; cancel the stream when the server is silent or certificates changed."""
-        tls = self._target.tls
-        version = tls.version() if tls is not None else ()
+        files = Replaced(self._target.tls)
         knows_nodes = True
         silent = 0
         while True:
@@ -212,16 +226,40 @@ class FlowClient:
             except grpc.RpcError as error:
                 if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                     knows_nodes = False
+                elif self._heard.is_set():
+                    # A relay's status waits for its slowest node: a stream that goes on is not dead for that.
+                    silent = 0
                 else:
                     silent += 1
             except ValueError:
                 return  # grpc's word for a channel that was closed meanwhile
-            changed = tls is not None and tls.version() != version
-            if (silent >= SILENT_POLLS or changed) and self._call is not None:
+            self._heard.clear()
+            if (silent >= SILENT_POLLS or files.look()) and self._call is not None:
                 self._call.cancel()
                 return
             if done.wait(POLL_S):
                 return
+
+
+class Replaced:
+    """Certificate files that may be replaced; what cannot be used is no replacement."""
+
+    def __init__(self, files: TlsFiles | None) -> None:
+        """As they are now they are in use."""
+        self._files = files
+        self._seen = files.version() if files is not None else ()
+
+    def look(self) -> bool:
+        """Tell whether there are other files than at the start, all of them usable; says once why not."""
+        if self._files is None or self._files.version() == self._seen:
+            return False
+        self._seen = self._files.version()
+        try:
+            self._files.read()
+        except InvalidInputError as error:
+            logger.warning("certificate files unusable, the connection stays", extra={"error": str(error)})
+            return False
+        return True
 
 
 def describe(error: grpc.RpcError) -> str:

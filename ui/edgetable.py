@@ -125,7 +125,9 @@ class EdgeTable:
             self._by_row.append(None)
             if index >= self._counts.shape[1]:
                 grown = min(self._counts.shape[1] * 2, self._max_edges)
-                wider = np.zeros((BUCKETS, grown, len(VerdictClass)), np.uint32)
+                # Filled, not `zeros`: pages that are touched only as the ring turns would look like a leak.
+                wider = np.empty((BUCKETS, grown, len(VerdictClass)), np.uint32)
+                wider.fill(0)
                 wider[:, : self._counts.shape[1]] = self._counts
                 self._counts = wider
         else:

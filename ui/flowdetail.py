@@ -22,6 +22,8 @@ from ui.flowrow import (
     verdict_class,
 )
 
+NAMED_POLICIES = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Fact:
@@ -80,6 +82,25 @@ def decision(flow: flow_pb2.Flow) -> Decision:
         [],
         extension.policy_rule,
     )
+
+
+def decision_line(flow: flow_pb2.Flow) -> str:
+    """Say who decided in one line, for titles: `Ingress denied by shop/api-from-web, rule ingressDeny[0]`."""
+    extension = extension_of(flow)
+    word, policies = deciding_policies(flow)
+    if policies:
+        line = f"{word.capitalize()} by {_names(policies)}"
+    elif extension.default_deny_by:
+        line = f"No rule allows it: default deny by {_names(extension.default_deny_by)}"
+    else:
+        return decision(flow).sentence
+    return f"{line}, rule {extension.policy_rule}" if extension.policy_rule else line
+
+
+def _names(policies: Sequence[flow_pb2.Policy]) -> str:
+    more = len(policies) - NAMED_POLICIES
+    named = ", ".join(policy_name(policy) for policy in policies[:NAMED_POLICIES])
+    return f"{named} and {more} more" if more > 0 else named
 
 
 def flow_facts(

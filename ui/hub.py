@@ -1,11 +1,12 @@
 """The one meeting point of the stream thread and the page's callbacks: model, link state, and their lock."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
+from palomar.certwatch import Expiry
 from ui.model import Model
 
 
@@ -45,6 +46,8 @@ class Hub:
         self._lock = threading.Lock()
         self._model = Model()
         self._link = Link(LinkPhase.CONNECTING, server, now_ns)
+        self.expiries: Sequence[Expiry] = ()
+        """Of the certificates this process shows and checks others by; one writer replaces it."""
 
     @contextmanager
     def locked(self) -> Iterator[Model]:

@@ -13,6 +13,7 @@ from types import FrameType
 import waitress  # type: ignore[import-untyped]  # ships no types
 
 from palomar import log
+from palomar.certwatch import CHECK_S, CertificateWatch
 from palomar.clock import Clock, SystemClock
 from palomar.errors import TransientError
 from ui.app import make_app
@@ -49,6 +50,18 @@ def _listening_socket(listen: ListenAddress) -> socket.socket:
     return made
 
 
+def server_words(server: ServerTarget) -> tuple[str, ...]:
+    """Return the flags by which a command line asks the same server with the same certificates."""
+    words = ["--server", server.text]
+    if server.tls is not None:
+        files = (("ca-cert-files", server.tls.ca), ("client-cert-file", server.tls.cert))
+        for name, path in (*files, ("client-key-file", server.tls.key)):
+            words += [f"--tls-{name}", str(path.absolute())]
+        if server.server_name:
+            words += ["--tls-server-name", server.server_name]
+    return tuple(words)
+
+
 class UiServer:
     """Everything of the process; also what tests start."""
 
@@ -56,7 +69,7 @@ class UiServer:
         """Bind the port (ListenError when it is taken); nothing is dialled before `start`."""
         self.hub = Hub(config.server.text, clock.wall_ns())
         self.client = FlowClient(config.server, self.hub, clock)
-        app = make_app(self.hub, clock)
+        app = make_app(self.hub, clock, server_words(config.server))
         listening = _listening_socket(config.listen)
         self._web = waitress.create_server(
             app.server,
@@ -67,25 +80,37 @@ class UiServer:
             channel_timeout=30,
         )
         self.listen = ListenAddress(config.listen.host, int(listening.getsockname()[1]))
-        self._stopped = False
+        tls = config.server.tls
+        self._certificates = CertificateWatch((tls.cert, tls.ca) if tls is not None else (), clock)
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._web.run, name="web", daemon=True)
+        self._watcher = threading.Thread(
+            target=self._watch_certificates, name="certificate-expiry", daemon=True
+        )
 
     def start(self) -> None:
         """Serve and follow the flows."""
         self.client.start()
         self._thread.start()
+        self._watcher.start()
         logger.info("page served", extra={"url": self.listen.url, "server": self.hub.link.server})
 
     def stop(self) -> None:
         """End both; again is no error."""
-        if self._stopped:
+        if self._stopped.is_set():
             return
-        self._stopped = True
+        self._stopped.set()
         self.client.stop()
         self._web.task_dispatcher.shutdown()
         # Sockets are closed by the thread that selects on them.
         self._web.trigger.pull_trigger(self._close_sockets)
         self._thread.join(timeout=5)
+
+    def _watch_certificates(self) -> None:
+        while True:
+            self.hub.expiries = self._certificates.check()
+            if self._stopped.wait(CHECK_S):
+                return
 
     def _close_sockets(self) -> None:
         for channel in list(self._web.active_channels.values()):

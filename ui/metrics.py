@@ -58,3 +58,11 @@ class UiMetrics(Collector):
             ("pages", "Open pages", self.pages),
         ):
             yield GaugeMetricFamily(f"palomar_ui_{name}", text, value=value)
+        expiry = GaugeMetricFamily(
+            "palomar_certificate_expiry_seconds",
+            "Time until a certificate ends; negative afterwards.",
+            labels=["file"],
+        )
+        for item in self._hub.expiries:
+            expiry.add_metric([item.file], item.seconds_left)
+        yield expiry

@@ -6,6 +6,7 @@ Pure. Input: `flow.Endpoint` messages as they came over the wire, so anything ma
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ _ORDINAL = re.compile(r"-\d{1,4}$")
 
 OUTSIDE, NODES = "@outside", "@nodes"
 """Groups of workloads that live in no namespace; `@` cannot open a namespace's name."""
-_NODE_NAMES = frozenset({"host", "remote-node", "kube-apiserver", "health"})
+NODE_NAMES = frozenset({"host", "remote-node", "kube-apiserver", "health"})
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -60,6 +61,17 @@ def clip(text: str, limit: int = MAX_NAME_CHARS) -> str:
     return f"{text[: limit - 7]}…{digest}"
 
 
+def between(source: str, destination: str, arrow: str = " → ") -> str:
+    """Write `source → destination`; names that run right to left are kept from turning the arrow around."""
+    return f"{_isolated(source)}{arrow}{_isolated(destination)}"
+
+
+def _isolated(name: str) -> str:
+    if not any(unicodedata.bidirectional(char) in ("R", "AL", "AN") for char in name):
+        return name
+    return f"\N{FIRST STRONG ISOLATE}{name}\N{POP DIRECTIONAL ISOLATE}"
+
+
 class WorkloadNames:
     """Finds workloads of endpoints; remembers them by pod and identity. Cost: a dictionary look-up."""
 
@@ -87,33 +99,43 @@ def workload_of(endpoint: flow_pb2.Endpoint, address: str) -> Workload:
 
 
 def _pod_owner(endpoint: flow_pb2.Endpoint) -> str:
-    for workload in endpoint.workloads:
-        if workload.name:
-            return workload.name
+    named = deciding_workload(endpoint)
+    if named:
+        return named
+    label = deciding_label(endpoint)
+    return label.partition("=")[2] if label else pod_prefix(endpoint.pod_name)
+
+
+def deciding_workload(endpoint: flow_pb2.Endpoint) -> str:
+    """Return the workload that names the endpoint; empty where it names none."""
+    return next((workload.name for workload in endpoint.workloads if workload.name), "")
+
+
+def deciding_label(endpoint: flow_pb2.Endpoint) -> str:
+    """Return the app label that names an endpoint without a workload, `app=web`; empty where it has none."""
     values = _label_values(endpoint.labels)
-    for key in APP_LABELS:
-        if values.get(key):
-            return values[key]
-    return pod_prefix(endpoint.pod_name)
+    return next((f"{key}={values[key]}" for key in APP_LABELS if values.get(key)), "")
+
+
+def network_of(endpoint: flow_pb2.Endpoint) -> str:
+    """Return the CIDR that an identity of the node's own scope stands for; empty for any other."""
+    if not is_local_scope(endpoint.identity):
+        return ""
+    cidrs = (label.removeprefix("cidr:") for label in endpoint.labels if label.startswith("cidr:"))
+    return next(cidrs, "").partition("=")[0]
 
 
 def _without_pod(endpoint: flow_pb2.Endpoint, address: str) -> Workload:
-    cidr = reserved = ""
-    for label in endpoint.labels:
-        source, _, name = label.partition(":")
-        if source == "cidr" and not cidr:
-            cidr = name.partition("=")[0]
-        elif source == "reserved":
-            reserved = reserved or name.partition("=")[0]
-    if cidr and is_local_scope(endpoint.identity):
+    cidr = network_of(endpoint)
+    if cidr:
         return Workload(OUTSIDE, clip(cidr))
-    reserved = reserved or reserved_name(endpoint.identity) or ""
+    marked = (label.removeprefix("reserved:") for label in endpoint.labels if label.startswith("reserved:"))
+    reserved = next(marked, "").partition("=")[0] or reserved_name(endpoint.identity) or ""
     if reserved and reserved != "unknown":
-        return Workload(NODES if reserved in _NODE_NAMES else OUTSIDE, clip(reserved))
-    values = _label_values(endpoint.labels)
-    for key in APP_LABELS:
-        if values.get(key):
-            return Workload(clip(endpoint.namespace), clip(values[key]))
+        return Workload(NODES if reserved in NODE_NAMES else OUTSIDE, clip(reserved))
+    label = deciding_label(endpoint)
+    if label:
+        return Workload(clip(endpoint.namespace), clip(label.partition("=")[2]))
     if endpoint.identity:
         return Workload(clip(endpoint.namespace) or OUTSIDE, f"identity {endpoint.identity}")
     return Workload(OUTSIDE, clip(address) or "unknown")

@@ -137,9 +137,11 @@ def _map() -> Component:
             ("idle", "idle"),
         )
     ]
+    keys = "Arrow keys go from card to line to card, Enter opens, Escape goes back."
     return html.Section(
         [
             html.Div(id="map-canvas"),
+            html.Div(keys, id="map-keys"),
             html.Div(id="map-empty"),
             html.Div(
                 [
@@ -167,6 +169,7 @@ def _timeline() -> Component:
     return html.Section(
         [
             html.Div(id="timeline-title"),
+            html.Div("Under the axis: when anything was dropped ✕ or audited !", id="timeline-hint"),
             dcc.Graph(id="timeline", config={"displayModeBar": False, "responsive": True}, figure={}),
         ],
         id="timeline-box",
@@ -211,11 +214,13 @@ def link_pill(words: Words) -> Component:
     )
 
 
-def banner(words: Words | None) -> Component:
-    """Return the line of trouble, or nothing."""
-    if words is None:
-        return None
-    return html.Div([html.B(words.title), html.Span(words.text)], className=words.tone, role="status")
+def banner(lines: Sequence[Words | None]) -> Component:
+    """Return the lines of trouble, or nothing."""
+    return [
+        html.Div([html.B(words.title), html.Span(words.text)], className=words.tone, role="status")
+        for words in lines
+        if words is not None
+    ]
 
 
 def totals(numbers: Sequence[tuple[str, str, bool]]) -> Component:

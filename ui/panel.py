@@ -1,9 +1,10 @@
-"""The side panel as Dash components: nodes and drops, or the selected workload, edge or flow.
+"""The side panel as Dash components: the selected workload, edge or flow, and its command for a terminal.
 
-Input: what `ui.model` and `ui.view` hold, read under the lock; output: component trees for one callback. No
+Input: the model and a `MapFrame`'s edges, read under the lock; output: component trees for one callback. No
 decision on traffic is made here. Names arrive clipped; Dash escapes every text.
 """
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,161 +14,64 @@ from palomar_pb.flow import flow_pb2
 from ui import units
 from ui.flowdetail import Fact, decision, flow_facts
 from ui.flowrow import FlowRow, VerdictClass, clock_text, drop_reason
-from ui.model import Model, NodeTally
-from ui.names import group_title
-from ui.servicemap import EdgeStat, edge_kind
+from ui.model import Model
+from ui.names import between, group_title
+from ui.observecommand import Command
+from ui.overview import overview
+from ui.pieces import MARKS, Component, chip, click, cut, edge_line, fact_list, head, number, section
+from ui.servicemap import EdgeStat
 from ui.state import PageState
 
-SHOWN_NODES, SHOWN_DROPS, SHOWN_EDGES, SHOWN_LABELS = 40, 8, 12, 12
-MARKS = {"forwarded": "→", "dropped": "✕", "audit": "!", "idle": "→"}
-
-Component = Any
+SHOWN_EDGES, SHOWN_LABELS = 12, 12
+NO_COMMAND = Command(())
 
 
-def panel(model: Model, stats: Sequence[EdgeStat], state: PageState, broken: bool) -> list[Component]:
-    """Return what the state selects; a selection that is no longer known says so."""
+def panel(
+    model: Model,
+    stats: Sequence[EdgeStat],
+    state: PageState,
+    broken: bool,
+    flow: FlowRow | None = None,
+    command: Command = NO_COMMAND,
+) -> list[Component]:
+    """Return what the state selects (`flow` is the selected one); what is no longer known says so."""
+    terminal = _terminal(command, state)
     if state.flow:
-        return _flow_panel(model, state.flow)
+        return (
+            _flow_panel(flow, terminal)
+            if flow is not None
+            else _lost_flow(state, terminal, bool(command.words))
+        )
     if state.edge:
-        return _edge_panel(stats, state.edge)
+        return _edge_panel(stats, state.edge, terminal)
     if state.workload:
-        return _workload_panel(stats, state.workload)
-    return _overview(model, stats, broken)
+        return [*_workload_panel(stats, state.workload), *terminal]
+    return [*overview(model, stats, broken), *terminal]
 
 
-def _click(kind: str, target: str, children: Component, class_name: str, **more: str) -> Component:
-    attributes: dict[str, Any] = {"data-click": kind, "data-id": target, **more}
-    return html.Button(children, type="button", className=class_name, **attributes)
-
-
-def chip(kind: str, text: str = "") -> Component:
-    """Return a verdict in its colour, with its mark."""
-    return html.Span(f"{MARKS.get(kind, '·')} {text or kind}", className=f"chip {kind}")
-
-
-def _head(kicker: str, title: Component, back: bool = True) -> Component:
-    close = [_click("nothing", "", "✕", "close", title="Back to the overview (Esc)")] if back else []
-    return html.Div(
-        [html.Div([html.Div(kicker, className="kicker"), html.H2(title)]), *close], className="head"
-    )
-
-
-def _section(title: str, children: Sequence[Component], aside: str = "") -> Component:
-    heading = [html.Span(title), html.Span(aside, className="aside")] if aside else title
-    return html.Section([html.H3(heading), *children])
-
-
-# ---- overview ------------------------------------------------------------------------------------
-
-
-def _overview(model: Model, stats: Sequence[EdgeStat], broken: bool) -> list[Component]:
-    nodes = sorted(model.nodes.values(), key=lambda node: (node.state == "connected", node.name))
-    connected = sum(node.state == "connected" for node in nodes)
-    hidden = len(nodes) - SHOWN_NODES
-    drops = sorted((stat for stat in stats if stat.dropped), key=lambda stat: stat.dropped, reverse=True)
-    children = [_node(node, broken) for node in nodes[:SHOWN_NODES]]
-    if hidden > 0:
-        children.append(html.P(f"+{units.exact(hidden)} nodes not shown", className="quiet"))
-    if not nodes:
-        children = [html.P("No node has been heard of yet.", className="quiet")]
+def _terminal(command: Command, state: PageState) -> list[Component]:
+    """Return the command that asks for the same flows, ready to be copied."""
+    if not command.words:
+        return [html.P(note, className="quiet") for note in command.notes]
+    copy: dict[str, Any] = {"data-copy": "command"}
+    whole = not (state.flow or state.edge or state.workload)
     return [
-        _head("Cluster", "Nodes and agents", back=False),
-        _section("Nodes", children, f"{connected} of {len(nodes)} connected" if nodes else ""),
-        _section(
-            "Dropped",
-            _drops(drops),
-            f"{len(drops)} {'edge' if len(drops) == 1 else 'edges'}" if drops else "",
-        ),
-        _section("Flow server", [_facts(_server_facts(model))]),
+        html.Section(
+            [
+                html.H3(
+                    [
+                        html.Span("These flows in a terminal" if whole else "In a terminal"),
+                        html.Button(
+                            "Copy", type="button", className="tool copy", title="Copy the command", **copy
+                        ),
+                    ]
+                ),
+                html.Code(shlex.join(command.words), id="command"),
+                *(html.P(note, className="quiet") for note in command.notes),
+            ],
+            id="terminal",
+        )
     ]
-
-
-def _node(node: NodeTally, broken: bool) -> Component:
-    state = "unknown" if broken and node.state == "connected" else node.state
-    word = "last known: connected" if broken and node.state == "connected" else node.state
-    warnings = []
-    if node.message and node.state != "connected":
-        warnings.append(node.message)
-    if node.clock_off_ns:
-        side = "ahead" if node.clock_off_ns > 0 else "behind"
-        warnings.append(f"its clock is {units.duration(node.clock_off_ns)} {side} of this page's server")
-    if node.unread:
-        warnings.append(f"{units.exact(node.unread)} flows were not read in time on their way here")
-    numbers = [
-        _number("observed", units.exact(node.seen_flows or node.received)),
-        _number("lost", units.exact(node.lost), bad=node.lost > 0),
-        _number("up", units.duration(node.uptime_ns) if node.uptime_ns else "unknown"),
-    ]
-    return html.Div(
-        [
-            html.Div(
-                [
-                    html.Span(className=f"dot {state}"),
-                    html.Strong(node.name.rpartition("/")[2], title=node.name),
-                    html.Span(word, className=f"state {state}"),
-                    html.Span(node.version, className="version", title=node.version),
-                ],
-                className="node-line",
-            ),
-            html.Div(numbers, className="numbers"),
-            *(html.Div(text, className="warning") for text in warnings),
-        ],
-        className="node",
-    )
-
-
-def _number(name: str, value: str, bad: bool = False) -> Component:
-    return html.Div([html.B(value), html.Span(name)], className="number bad" if bad else "number")
-
-
-def _drops(drops: Sequence[EdgeStat]) -> list[Component]:
-    if not drops:
-        return [html.P("Nothing was dropped in this window.", className="quiet")]
-    lines = [_edge_line(stat, reason=True) for stat in drops[:SHOWN_DROPS]]
-    if len(drops) > SHOWN_DROPS:
-        lines.append(html.P(f"+{len(drops) - SHOWN_DROPS} dropped edges not listed", className="quiet"))
-    return lines
-
-
-def _edge_line(stat: EdgeStat, reason: bool = False) -> Component:
-    key = stat.key
-    kind = edge_kind(stat)
-    groups = (group_title(key.source.namespace), group_title(key.destination.namespace))
-    below = f"{key.service} · {' → '.join(dict.fromkeys(groups))}"
-    if reason and stat.record.latest_dropped:
-        why = drop_reason(stat.record.latest_dropped[-1].message) or "dropped"
-        below = f"{key.service} · {why} · {groups[1]}"
-    number = units.count(stat.dropped if stat.dropped else stat.total)
-    return _click(
-        "edge",
-        key.id,
-        [
-            html.Span(MARKS.get(kind, "·"), className=f"mark {kind}"),
-            html.Span(
-                [html.Span(f"{key.source.name} → {key.destination.name}"), html.Small(below)],
-                className="text",
-            ),
-            html.Span(number, className="count", title="flows in the window"),
-        ],
-        "edge-line",
-        title=f"{key.source.id} → {key.destination.id} {key.service}",
-    )
-
-
-def _server_facts(model: Model) -> list[Fact]:
-    server = model.server
-    if not server.max_flows:
-        return [Fact("state", "has not answered yet")]
-    return [
-        Fact("version", server.version or "unknown"),
-        Fact("seen", f"{units.exact(server.seen_flows)} flows"),
-        Fact("kept", f"{units.exact(server.kept_flows)} of {units.exact(server.max_flows)}"),
-        Fact("rate", units.rate(server.flows_rate) or "0/s"),
-        Fact("lost", f"{units.exact(model.lost)} events"),
-    ]
-
-
-# ---- selections ----------------------------------------------------------------------------------
 
 
 def _workload_panel(stats: Sequence[EdgeStat], workload_id: str) -> list[Component]:
@@ -176,17 +80,17 @@ def _workload_panel(stats: Sequence[EdgeStat], workload_id: str) -> list[Compone
     if not into and not out:
         namespace, _, name = workload_id.partition("/")
         return [
-            _head(group_title(namespace), name),
+            head(group_title(namespace), name),
             html.P("It has no flows in this window, or a filter hides them.", className="quiet"),
         ]
     own = [stat.key.destination for stat in into] + [stat.key.source for stat in out]
     found = next(workload for workload in own if workload.id == workload_id)
     endpoint = _endpoint_of(into, out)
-    children: list[Component] = [_head(group_title(found.namespace), found.name)]
+    children: list[Component] = [head(group_title(found.namespace), found.name)]
     if endpoint is not None:
-        children.append(_section("Identity", [_facts(_endpoint_facts(endpoint)), _labels(endpoint)]))
-    children.append(_section("Called by", _edge_lines(into), str(len(into))))
-    children.append(_section("Calls", _edge_lines(out), str(len(out))))
+        children.append(section("Identity", [fact_list(_endpoint_facts(endpoint)), _labels(endpoint)]))
+    children.append(section("Called by", _edge_lines(into), str(len(into))))
+    children.append(section("Calls", _edge_lines(out), str(len(out))))
     return children
 
 
@@ -209,7 +113,7 @@ def _endpoint_facts(endpoint: flow_pb2.Endpoint) -> list[Fact]:
 
 def _labels(endpoint: flow_pb2.Endpoint) -> Component:
     shown = [
-        html.Span(_cut(label, 64), className="label-chip", title=label[:400]) for label in endpoint.labels
+        html.Span(cut(label, 64), className="label-chip", title=label[:400]) for label in endpoint.labels
     ]
     if len(shown) > SHOWN_LABELS:
         shown = [*shown[:SHOWN_LABELS], html.Span(f"+{len(shown) - SHOWN_LABELS} more", className="quiet")]
@@ -220,52 +124,52 @@ def _edge_lines(stats: Sequence[EdgeStat]) -> list[Component]:
     if not stats:
         return [html.P("nobody in this window", className="quiet")]
     ordered = sorted(stats, key=lambda stat: stat.importance, reverse=True)
-    lines = [_edge_line(stat, reason=bool(stat.dropped)) for stat in ordered[:SHOWN_EDGES]]
+    lines = [edge_line(stat, reason=bool(stat.dropped)) for stat in ordered[:SHOWN_EDGES]]
     if len(ordered) > SHOWN_EDGES:
         lines.append(html.P(f"+{len(ordered) - SHOWN_EDGES} edges not listed", className="quiet"))
     return lines
 
 
-def _edge_panel(stats: Sequence[EdgeStat], edge_id: str) -> list[Component]:
+def _edge_panel(stats: Sequence[EdgeStat], edge_id: str, terminal: Sequence[Component]) -> list[Component]:
     stat = next((stat for stat in stats if stat.key.id == edge_id), None)
     if stat is None:
         return [
-            _head("Edge", _cut(edge_id, 80)),
+            head("Edge", cut(edge_id, 80)),
             html.P("It has no flows in this window, or a filter hides them.", className="quiet"),
         ]
     key = stat.key
     numbers = [
-        _number("forwarded", units.exact(stat.forwarded)),
-        _number("dropped", units.exact(stat.dropped), bad=stat.dropped > 0),
-        _number("lately", units.rate(stat.rate) or "idle"),
+        number("forwarded", units.exact(stat.forwarded)),
+        number("dropped", units.exact(stat.dropped), bad=stat.dropped > 0),
+        number("lately", units.rate(stat.rate) or "idle"),
     ]
     title = [
-        _click("workload", key.source.id, key.source.name, "name-link"),
+        click("workload", key.source.id, key.source.name, "name-link"),
         html.Span(" → ", className="arrow"),
-        _click("workload", key.destination.id, key.destination.name, "name-link"),
+        click("workload", key.destination.id, key.destination.name, "name-link"),
     ]
     latest = stat.record.latest_dropped or stat.record.latest
-    children = [_head(f"Edge · {key.service}", title), html.Div(numbers, className="numbers wide")]
+    children = [head(f"Edge · {key.service}", title), html.Div(numbers, className="numbers wide")]
     if latest:
         children.append(
             _decision(latest[-1], "Deciding rule of the latest drop" if stat.dropped else "Deciding rule")
         )
     newest = sorted({row.seq: row for row in (*stat.record.latest, *stat.record.latest_dropped)}.items())
     lines = [_flow_line(row) for _, row in reversed(newest)][:10]
-    children.append(_section("Latest flows", lines))
-    return children
+    children.append(section("Latest flows", lines))
+    return [*children, *terminal]
 
 
 def _flow_line(row: FlowRow) -> Component:
     flow = row.message
-    pods = f"{_side(flow.source, flow.IP.source)} → {_side(flow.destination, flow.IP.destination)}"
-    return _click(
+    pods = between(_side(flow.source, flow.IP.source), _side(flow.destination, flow.IP.destination))
+    return click(
         "flow",
         row.uuid,
         [
             html.Span(MARKS[row.verdict.word], className=f"mark {row.verdict.word}"),
             html.Span(
-                [html.Span(_cut(pods, 60)), html.Small(drop_reason(flow) or row.edge.service)],
+                [html.Span(cut(pods, 60)), html.Small(drop_reason(flow) or row.edge.service)],
                 className="text",
             ),
             html.Span(clock_text(row.time_ns)[:-4], className="count"),
@@ -297,46 +201,40 @@ def _decision(row: FlowRow, title: str) -> Component:
     return html.Section([html.H3(title), html.Div(children, className=f"decision {kind}")], id="decision")
 
 
-def _flow_panel(model: Model, uuid: str) -> list[Component]:
-    row = model.find_flow(uuid)
-    if row is None:
-        return [
-            _head("Flow", "No longer kept"),
-            html.P(
-                "This page keeps the newest flows only, and this one has made room. "
-                "Ask the node's own store: palomar observe --uuid " + _cut(uuid, 60),
-                className="quiet",
-            ),
-        ]
+def _lost_flow(state: PageState, terminal: Sequence[Component], findable: bool) -> list[Component]:
+    elsewhere = "The nodes' own stores reach further back: ask them with the command below."
+    children = [
+        head("Flow", "No longer kept here"),
+        html.P(
+            "The page keeps the newest flows, and those that somebody looked at while they were new. This "
+            f"one has made room, or its address was never right. {elsewhere if findable else ''}",
+            className="quiet",
+        ),
+        html.P(["uuid ", html.Code(cut(state.flow, 80))], className="quiet"),
+    ]
+    if state.edge:
+        children.append(html.P(click("nothing", "", "Show its edge instead", "name-link")))
+    return [*children, *terminal]
+
+
+def _flow_panel(row: FlowRow, terminal: Sequence[Component]) -> list[Component]:
     verdict = chip(
         row.verdict.word, flow_pb2.Verdict.Name(row.message.verdict).lower() if _known(row) else ""
     )
-    head = _head(
+    heading = head(
         f"Flow · {clock_text(row.time_ns)} UTC",
         [
-            _click("edge", row.edge.id, f"{row.edge.source.name} → {row.edge.destination.name}", "name-link"),
+            click("edge", row.edge.id, between(row.edge.source.name, row.edge.destination.name), "name-link"),
             html.Span(f" {row.edge.service}", className="arrow"),
         ],
     )
     sections = [
-        _section(title, [_facts(facts)] + ([_labels(endpoint)] if endpoint is not None else []))
+        section(title, [fact_list(facts)] + ([_labels(endpoint)] if endpoint is not None else []))
         for title, facts, endpoint in flow_facts(row.message)
         if facts
     ]
-    return [head, html.Div(verdict, className="verdict-line"), _decision(row, "Why"), *sections]
+    return [heading, html.Div(verdict, className="verdict-line"), _decision(row, "Why"), *sections, *terminal]
 
 
 def _known(row: FlowRow) -> bool:
     return row.message.verdict in flow_pb2.Verdict.values() and row.verdict in VerdictClass
-
-
-def _facts(facts: Sequence[Fact]) -> Component:
-    rows: list[Component] = []
-    for fact in facts:
-        if fact.value:
-            rows += [html.Dt(fact.name), html.Dd(_cut(fact.value, 200), title=fact.value[:600])]
-    return html.Dl(rows, className="facts")
-
-
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"

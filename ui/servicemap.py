@@ -1,27 +1,30 @@
 """The service map as a scene of boxes, cards and edges, and the difference between two scenes.
 
 Pure. Input: edge counts of `ui.edgetable` and an arrangement of `ui.layout`; output: plain values keyed by id
-that the page draws (`assets/servicemap.js`). Everything a person reads is decided here: texts, widths, what
+that the page draws (`assets/palomar.js`). Everything a person reads is decided here: texts, widths, what
 is shown and what is said to be hidden. Colours are the style sheet's.
 """
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from ui import units
 from ui.edgepath import Curve, Wire, curves
 from ui.edgetable import EdgeRecord, Window
+from ui.flowdetail import decision_line
 from ui.flowrow import EdgeKey, VerdictClass, drop_reason
 from ui.labels import Claim, Place, place_labels, text_width
 from ui.layout import BOX_PADDING, NOTHING, Arrangement, Geometry, Rect, arrange, geometry
-from ui.names import Workload, group_title
+from ui.names import Workload, between, clip, group_title
 
 MAX_DRAWN_EDGES = 1_500
 LONGEST_RATE = " · 1.2k/s"
 """Labels keep room for it: their places hold still while rates change."""
 CARD_NAME_CHARS = 16
+MAX_TITLE_CHARS = 300
 BOX_CHAR_WIDTH = 7.7
 
 Payload = dict[str, Any]
@@ -261,11 +264,16 @@ def _service(stat: EdgeStat) -> str:
 
 
 def _edge_title(stat: EdgeStat) -> str:
-    lines = [f"{stat.key.source.name} → {stat.key.destination.name}  {stat.key.service}"]
+    lines = [f"{between(stat.key.source.name, stat.key.destination.name)}  {stat.key.service}"]
     if stat.dropped and stat.forwarded and stat.dropped_rate > 0:
         lines.append(f"{units.rate(stat.dropped_rate)} dropped of {units.rate(stat.rate)}")
     if stat.dropped and stat.record.latest_dropped:
-        lines.append(f"dropped: {drop_reason(stat.record.latest_dropped[-1].message) or 'no reason given'}")
+        latest = stat.record.latest_dropped[-1].message
+        lines.append(f"dropped: {drop_reason(latest) or 'no reason given'}")
+        lines.append(clip(decision_line(latest), MAX_TITLE_CHARS))
+    elif stat.audit:
+        audited = (row for row in reversed(stat.record.latest) if row.verdict is VerdictClass.AUDIT)
+        lines += [clip(decision_line(row.message), MAX_TITLE_CHARS) for row in islice(audited, 1)]
     return "\n".join(lines)
 
 

@@ -1,9 +1,10 @@
 """What a page shows, as a value, and its two ways to and from the URL's query string.
 
-Pure. Anything may stand in a URL: what cannot be meant is left at its default, long texts are cut. A
-default is never written, so that the plain address stays plain.
+Pure. Anything may stand in a URL: what cannot be meant is left at its default and told by `faults`, long
+texts are cut. A default is never written, so that the plain address stays plain.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlencode
 
@@ -15,6 +16,9 @@ DEFAULT_LIMIT, MAX_LIMIT = 200, 1_000
 MAX_TEXT_CHARS = 200
 MAX_ID_CHARS = 400
 MAX_NAMESPACES = 50
+MAX_FIELDS = 100
+TOLD_FAULTS = 3
+NAMES = ("ns", "verdict", "q", "window", "workload", "edge", "flow", "theme", "paused", "limit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +51,15 @@ class PageState:
 
 def parse(search: str) -> PageState:
     """Read `?ns=shop&verdict=dropped`; never raises."""
-    try:
-        query = parse_qs(search.removeprefix("?"), max_num_fields=100)
-    except ValueError:
+    query = _query(search)
+    if query is None:
         return PageState()
 
     def text(name: str, limit: int = MAX_ID_CHARS) -> str:
         return query.get(name, [""])[0][:limit]
 
     def number(name: str) -> int:
-        written = text(name, 9)
-        return int(written) if written.isascii() and written.isdigit() else 0
+        return _number(query.get(name, [""])[0])
 
     window, limit = number("window"), number("limit")
     return PageState(
@@ -72,6 +74,58 @@ def parse(search: str) -> PageState:
         paused=text("paused") == "1",
         limit=min(max(limit, 1), MAX_LIMIT) if limit else DEFAULT_LIMIT,
     )
+
+
+def faults(search: str) -> list[str]:
+    """Say what of a query string could not be meant, and what is shown instead; at most TOLD_FAULTS."""
+    query = _query(search)
+    if query is None:
+        return [f"the address has more than {MAX_FIELDS} parts: everything is shown"]
+    limit, longest = query.get("limit", [""])[0], len(query.get("q", [""])[0])
+    number = _number(limit)
+    told = [_choice(query, name, accepted, shown) for name, accepted, shown in _CHOICES]
+    if limit and not 1 <= number <= MAX_LIMIT:
+        instead = MAX_LIMIT if number > MAX_LIMIT else DEFAULT_LIMIT
+        told.append(f"limit={_quoted(limit)} is no number from 1 to {MAX_LIMIT:,}: {instead:,} is used")
+    if longest > MAX_TEXT_CHARS:
+        told.append(f"q= is longer than {MAX_TEXT_CHARS} characters: the rest is left out")
+    if len(query.get("ns", [])) > MAX_NAMESPACES:
+        told.append(f"ns= is given more than {MAX_NAMESPACES} times: the rest is left out")
+    told += [f"{_quoted(name)} is nothing this page knows" for name in query if name not in NAMES]
+    told = [text for text in told if text]
+    more = len(told) - TOLD_FAULTS
+    return [*told[:TOLD_FAULTS], f"and {more} more"] if more > 0 else told
+
+
+_CHOICES: tuple[tuple[str, Sequence[str], str], ...] = (
+    ("verdict", VERDICTS, "all are shown"),
+    ("window", tuple(map(str, WINDOWS_S)), f"{DEFAULT_WINDOW_S} is used"),
+    ("theme", THEMES, "the system's choice is used"),
+    ("paused", ("1", "0"), "the page goes on"),
+)
+
+
+def _choice(query: Mapping[str, Sequence[str]], name: str, accepted: Sequence[str], shown: str) -> str:
+    given = query.get(name, [""])[0]
+    if not given or given in accepted:
+        return ""
+    return f"{name}={_quoted(given)} is none of {', '.join(accepted)}: {shown}"
+
+
+def _number(written: str) -> int:
+    return int(written[:9]) if written.isascii() and written.isdigit() else 0
+
+
+def _quoted(text: str) -> str:
+    printable = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:24])
+    return printable if len(text) <= 24 else f"{printable}…"
+
+
+def _query(search: str) -> dict[str, list[str]] | None:
+    try:
+        return parse_qs(search.removeprefix("?"), max_num_fields=MAX_FIELDS)
+    except ValueError:
+        return None
 
 
 def to_search(state: PageState) -> str:

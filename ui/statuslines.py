@@ -3,6 +3,7 @@
 Pure. Input: link and model facts; output: words and a tone. Not here: components (`ui.page`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ui import units
@@ -32,6 +33,13 @@ def link_words(link: Link, state: PageState) -> Words:
     if state.paused:
         return Words("Paused", link.server, "busy")
     return Words("Live", link.server, "good")
+
+
+def fault_words(faults: Sequence[str]) -> Words | None:
+    """Return the line that says what of the address could not be meant."""
+    if not faults:
+        return None
+    return Words("Parts of this address cannot be meant.", f"{'; '.join(faults)}.", "busy")
 
 
 def banner_words(link: Link, model: Model, now_ns: int) -> Words | None:

@@ -1,19 +1,19 @@
 """What one open page has been sent, and what it needs next.
 
-Pure; the rim calls `update` once per interval under the model's lock. Input: the model and the page's state;
-output: the difference for the map, the new rows of the table, the timeline, and sentences on what is hidden.
-A page that says it has another version than the last one sent (a lost answer, a restarted server) gets
-everything again.
+Pure; the rim calls `update` once per interval under the model's lock. Input: the model, the page's state
+and the frames that pages share; output: the difference for the map, the new rows of the table, and
+sentences on what is hidden. A page that says it has another version than the last one sent (a lost answer,
+a restarted server) gets everything again.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ui import servicemap, units
-from ui.edgetable import BUCKET_NS
+from ui.flowdetail import decision_line
 from ui.flowrow import (
     FlowRow,
+    VerdictClass,
     clock_text,
     deciding_policies,
     drop_reason,
@@ -22,25 +22,14 @@ from ui.flowrow import (
     policy_name,
     tcp_flags,
 )
+from ui.mapframe import FrameKey, MapFrame, MapFrames
 from ui.model import Model
 from ui.names import group_title
-from ui.selection import row_shown, selected_stat, stats_shown
-from ui.servicemap import EdgeStat, Memory, Payload, Scene
+from ui.selection import row_shown
+from ui.servicemap import Payload
 from ui.state import PageState
 
 TABLE_ROWS = 100
-TIMELINE_BARS = 90
-
-
-@dataclass(frozen=True, slots=True)
-class Timeline:
-    """Bars of the verdict timeline."""
-
-    starts_ns: Sequence[int]
-    step_ns: int
-    forwarded: Sequence[int]
-    dropped: Sequence[int]
-    audit: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +38,8 @@ class Update:
 
     payload: Payload
     """For the browser: `map`, `rows`, `seq`."""
-    timeline: Timeline
-    stats: Sequence[EdgeStat]
-    """Edges on the map, for the panel."""
-    namespaces: Sequence[str]
-    """Groups seen in the window, whatever the filters say."""
+    frame: MapFrame
+    """What is on the map and the timeline, for the panel and the frame of the page."""
 
 
 class PageView:
@@ -63,30 +49,43 @@ class PageView:
         """Nothing has been sent."""
         self.seq = 0
         self._scene = servicemap.EMPTY
-        self._memory = Memory()
+        self._shown: tuple[FrameKey, MapFrame] | None = None
+        self._lineage = 0
         self._state = PageState()
         self._cursor = 0
 
     def update(
-        self, model: Model, state: PageState, page_seq: int, now_ns: int, tidy: bool = False
+        self,
+        model: Model,
+        state: PageState,
+        page_seq: int,
+        now_ns: int,
+        tidy: bool = False,
+        frames: MapFrames | None = None,
     ) -> Update:
         """Return what brings a page that holds version `page_seq` up to now.
 
-        `tidy` arranges the map anew. O(edges + flows since the last call).
+        `tidy` arranges the map anew; `frames` are those of all pages, else this one's alone. A paused page
+        keeps what it shows until it asks for something else. O(edges + flows since the last call).
         """
-        window = model.edges.window(now_ns, state.window_s * 1_000_000_000 // BUCKET_NS)
-        every = servicemap.edge_stats(window)
-        stats = stats_shown(every, state)
         whole = page_seq != self.seq or page_seq == 0
+        held = self._shown if state.paused and self._state.paused and not (whole or tidy) else None
         if whole:
             self._scene, self._cursor = servicemap.EMPTY, 0
-        if tidy or whole or _other_map(self._state, state):
-            self._memory = Memory()
-        keep = [state.workload, *_edge_ends(state.edge, every)]
-        scene, self._memory = servicemap.build(stats, state.limit, keep, self._memory)
-        drawn = servicemap.scene_difference(self._scene, scene)
+        frames = MapFrames(0) if frames is None else frames
+        if tidy:
+            self._lineage = frames.new_lineage()
+        key = FrameKey.of(state, self._lineage)
+        if held is not None and held[0] == key:
+            frame = held[1]
+        else:
+            places = (self._shown[0], self._shown[1].memory) if self._shown and not (tidy or whole) else None
+            frame = frames.frame(model, key, now_ns, places)
+        drawn = (
+            servicemap.scene_difference(self._scene, frame.scene) if self._scene is not frame.scene else {}
+        )
         new_table = whole or _table_of(self._state) != _table_of(state)
-        rows = self._rows(model, state, new_table)
+        rows = self._rows(model, state, new_table) if new_table or held is None else {}
         base, self.seq = self.seq, self.seq + 1
         payload: Payload = {
             "seq": self.seq,
@@ -100,31 +99,26 @@ class PageView:
             payload["reset"] = True
         if rows:
             payload["rows"] = rows
-        payload["notes"] = _map_notes(scene, every, state, model)
-        self._scene, self._state, self._cursor = scene, state, model.newest_seq
-        picked = [stat.record.row for stat in stats if selected_stat(stat, state)]
-        if not (state.filtered or state.edge or state.workload):
-            picked = list(range(len(window.records)))
-        return Update(
-            payload=payload,
-            timeline=_timeline(window.timeline(picked).tolist(), window.first_ns, state),
-            stats=stats,
-            namespaces=sorted(
-                {side.namespace for stat in every for side in (stat.key.source, stat.key.destination)}
-            ),
-        )
+        payload["notes"] = _map_notes(frame, state, model)
+        if new_table or held is None:
+            self._cursor = model.newest_seq
+        self._scene, self._state, self._shown = frame.scene, state, (key, frame)
+        return Update(payload, frame)
 
     def _rows(self, model: Model, state: PageState, new_table: bool) -> Payload:
         after = 0 if new_table else self._cursor
         shown: list[Payload] = []
         more = 0
+        everything = not (state.filtered or state.edge or state.workload)
         for row in model.rows_after(after):
-            if not row_shown(row, state):
+            if not (everything or row_shown(row, state)):
                 continue
             if len(shown) < TABLE_ROWS:
                 shown.append(row_payload(row))
             elif new_table:
-                more = -1  # older flows than fit: no need to count what is scrolled away
+                break  # older flows than fit: no need to count what is scrolled away
+            elif everything:
+                more = model.newest_seq - after - len(shown)
                 break
             else:
                 more += 1
@@ -182,53 +176,18 @@ def row_payload(row: FlowRow) -> Payload:
         "r": int(row.is_reply),
         "v": row.verdict.word,
         "y": " · ".join(part for part in (reason, why) if part) or tcp_flags(flow),
+        "d": decision_line(flow) if row.verdict is not VerdictClass.FORWARDED else "",
         "o": observed_at(flow),
         "n": flow.node_name.rpartition("/")[2][:40],
     }
-
-
-def _other_map(before: PageState, after: PageState) -> bool:
-    def shape(state: PageState) -> PageState:
-        # Selecting, pausing and colours do not move cards.
-        return replace(state, edge="", workload="", flow="", theme="", paused=False, window_s=0, verdict="")
-
-    return shape(before) != shape(after)
 
 
 def _table_of(state: PageState) -> PageState:
     return replace(state, flow="", theme="", paused=False, limit=0, window_s=0)
 
 
-def _edge_ends(edge_id: str, stats: Sequence[EdgeStat]) -> tuple[str, ...]:
-    for stat in stats:
-        if edge_id and stat.key.id == edge_id:
-            return stat.key.source.id, stat.key.destination.id
-    return ()
-
-
-def _timeline(counts: list[list[int]], first_ns: int, state: PageState) -> Timeline:
-    per_bar = max(1, -(-len(counts) // TIMELINE_BARS))
-    bars: list[list[int]] = []
-    # Bars end with the newest bucket; the oldest bar may be a short one.
-    for end in range(len(counts), 0, -per_bar):
-        part = counts[max(0, end - per_bar) : end]
-        bars.append([sum(column) for column in zip(*part, strict=True)])
-    bars.reverse()
-    step_ns = per_bar * BUCKET_NS
-    last_ns = first_ns + len(counts) * BUCKET_NS
-    starts = [last_ns - (len(bars) - index) * step_ns for index in range(len(bars))]
-    return Timeline(
-        starts_ns=starts,
-        step_ns=step_ns,
-        forwarded=[bar[0] for bar in bars],
-        dropped=[bar[1] for bar in bars],
-        audit=[bar[2] for bar in bars],
-    )
-
-
-def _map_notes(
-    scene: Scene, every: Sequence[EdgeStat], state: PageState, model: Model
-) -> list[dict[str, Any]]:
+def _map_notes(frame: MapFrame, state: PageState, model: Model) -> list[dict[str, Any]]:
+    scene = frame.scene
     notes: list[dict[str, Any]] = []
     if scene.shown_workloads < scene.all_workloads:
         notes.append(
@@ -240,7 +199,7 @@ def _map_notes(
         )
     if state.filtered:
         notes.append(
-            {"t": f"filters leave {units.exact(scene.all_edges)} of {units.exact(len(every))} edges"}
+            {"t": f"filters leave {units.exact(scene.all_edges)} of {units.exact(frame.all_edges)} edges"}
         )
     left_out = scene.all_edges - scene.shown_edges
     if left_out:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from palomar.clock import SystemClock
+from tests.kit.wait import eventually
 from ui.client import ServerTarget
 from ui.listen import ListenAddress
 from ui.main import UiConfig, UiServer
+from ui.state import parse
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = (
@@ -25,6 +27,7 @@ ARGUMENTS = (
 ARTEFACTS = Path(__file__).resolve().parents[2] / "artefacts" / "ui"
 
 StartUi = Callable[..., UiServer]
+OpenPage = Callable[..., Any]
 
 
 @pytest.fixture
@@ -33,8 +36,8 @@ def start_ui() -> Iterator[StartUi]:
     started: list[UiServer] = []
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
-    def start(address: str, **target: Any) -> UiServer:
-        config = UiConfig(ServerTarget(address, address, **target), ListenAddress("127.0.0.1", 0))
+    def start(address: str, port: int = 0, **target: Any) -> UiServer:
+        config = UiConfig(ServerTarget(address, address, **target), ListenAddress("127.0.0.1", port))
         server = UiServer(config, SystemClock())
         server.start()
         started.append(server)
@@ -84,3 +87,12 @@ def screenshot(page: Any, name: str) -> None:
     """Keep what the page looks like for people."""
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=str(ARTEFACTS / f"{name}.png"))
+
+
+def until(page: Any, expression: str, timeout_s: float = 15.0) -> None:
+    """Wait for an expression; from outside, because the page's policy forbids evaluating text inside."""
+    eventually(lambda: page.evaluate(expression), timeout_s, interval_s=0.1)
+
+
+def query(page: Any) -> Any:
+    return parse(page.evaluate("location.search"))

@@ -79,7 +79,7 @@ def flow_of(
     ports = (call.port, sport) if reply else (sport, call.port)
     response = observer_pb2.GetFlowsResponse(node_name=call.node)
     flow = response.flow
-    flow.uuid = f"flow-{number}"
+    flow.uuid = f"00000000-0000-8000-8000-{number:012x}"
     flow.time.FromNanoseconds(now_ns)
     flow.verdict = flow_pb2.DROPPED if denied else flow_pb2.FORWARDED
     flow.IP.source, flow.IP.destination = source.address, destination.address

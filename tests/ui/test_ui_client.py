@@ -4,7 +4,7 @@ import json
 import logging
 import urllib.error
 import urllib.request
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from palomar_pb.relay import relay_pb2
 from tests.kit.wait import eventually
 from tests.ui.conftest import StartUi
 from tests.ui.flowserver import FlowServer, flow_of, shop
+from ui import client
 from ui.client import ServerTarget
 from ui.hub import Link, LinkPhase
 from ui.listen import ListenAddress
@@ -76,6 +77,57 @@ def test_a_server_that_goes_and_returns_is_followed_again_without_doubles(start_
             assert model.counters.repeated == 1
     finally:
         source.stop()
+
+
+class ManyNodes(FlowServer):
+    """A relay that says how many nodes it has."""
+
+    def ServerStatus(self, request: Any, context: Any) -> Any:  # noqa: N802 - wire
+        status = super().ServerStatus(request, context)
+        status.num_connected_nodes.value = 20
+        return status
+
+
+def test_a_relays_nodes_are_asked_for_their_share_of_the_backlog(start_ui: StartUi) -> None:
+    """Each node gives as many as are asked for: 20 of them 100 each, not 40,000 flows in all."""
+    with ManyNodes(shop(), rate=0) as source:
+        server = start_ui(source.address)
+        eventually(lambda: flows(server) > 0)
+        assert [request.number for request in source.requests] == [100]
+
+
+class Mute(FlowServer):
+    """A relay whose status comes once and never again."""
+
+    asked = 0
+
+    def ServerStatus(self, request: Any, context: Any) -> Any:  # noqa: N802 - wire
+        self.asked += 1
+        if self.asked > 1:
+            context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "a node hangs")
+        return super().ServerStatus(request, context)
+
+
+def test_a_stream_that_goes_on_is_kept_when_the_status_does_not_come(
+    start_ui: StartUi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One hanging node delays a relay's status, not its flows: nothing is cut and asked for again."""
+    monkeypatch.setattr(client, "POLL_S", 0.3)
+    with Mute(shop(), rate=100) as source:
+        server = start_ui(source.address)
+        eventually(lambda: source.asked > 2 * client.SILENT_POLLS)
+        assert (server.hub.link.phase, len(source.requests)) == (LinkPhase.CONNECTED, 1)
+
+
+def test_a_server_without_status_and_flows_counts_as_gone(
+    start_ui: StartUi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After three polls without an answer the silent stream is given up, and asked for anew."""
+    monkeypatch.setattr(client, "POLL_S", 0.05)
+    with Mute(shop(), rate=0) as source:
+        server = start_ui(source.address)
+        link: Link = eventually(lambda: server.hub.link.phase is LinkPhase.BROKEN and server.hub.link)
+        assert "silent" in link.reason
 
 
 def test_no_server_at_all_is_a_state_with_a_cause(start_ui: StartUi) -> None:
@@ -142,6 +194,76 @@ def test_a_certificate_of_another_authority_is_refused_with_a_cause(
         link: Link = eventually(lambda: server.hub.link.phase is LinkPhase.BROKEN and server.hub.link)
         assert link.reason
         assert flows(server) == 0
+
+
+@pytest.mark.parametrize(
+    ("days", "whose", "why"),
+    [(-40, "our own certificate", "expired at"), (40, "our own certificate", "not valid before")],
+)
+def test_a_certificate_out_of_its_time_is_named_with_its_dates(
+    start_ui: StartUi, tmp_path: Path, days: int, whose: str, why: str
+) -> None:
+    """On the page and in the log: whose, why, until when; the metric says how long it is over."""
+    authority = Authority(tmp_path)
+    files = authority.files(certs.Role.UI, "ui")
+    begins = datetime.now(UTC) + timedelta(days=days)
+    pair = certs.issue(
+        authority.ca,
+        certs.Role.UI,
+        "ui",
+        datetime.now(UTC),
+        not_before=begins,
+        lifetime=timedelta(days=30 + days),
+    )
+    files.cert.write_bytes(pair.cert)
+    files.key.write_bytes(pair.key)
+    credentials = tls.server_credentials(authority.files(certs.Role.RELAY, "relay"))
+    with FlowServer(shop(), rate=0, credentials=credentials) as source:
+        server = start_ui(source.address, tls=files, server_name=certs.RELAY_SERVER_NAME)
+        eventually(lambda: server.hub.link.phase is LinkPhase.BROKEN)
+        said = server.hub.link.reason
+        assert whose in said
+        assert str(files.cert) in said
+        assert why in said
+        _, text = get(f"{server.listen.url}metrics")
+        assert f'palomar_certificate_expiry_seconds{{file="{files.cert}"}}' in text
+
+
+def test_the_servers_certificate_is_named_when_it_is_over(start_ui: StartUi, tmp_path: Path) -> None:
+    """A person reads on the page that it is the relay's, not their own."""
+    authority = Authority(tmp_path)
+    files = authority.files(certs.Role.UI, "ui")
+    relay = authority.files(certs.Role.RELAY, "relay")
+    now = datetime.now(UTC)
+    begun = now - timedelta(days=3)
+    pair = certs.issue(
+        authority.ca, certs.Role.RELAY, "relay", now, not_before=begun, lifetime=-timedelta(days=1)
+    )
+    relay.cert.write_bytes(pair.cert)
+    relay.key.write_bytes(pair.key)
+    with FlowServer(shop(), rate=0, credentials=tls.server_credentials(relay)) as source:
+        server = start_ui(source.address, tls=files, server_name=certs.RELAY_SERVER_NAME)
+        eventually(lambda: "its certificate (" in server.hub.link.reason)
+        assert "expired at" in server.hub.link.reason
+
+
+def test_unusable_certificate_files_leave_the_connection(
+    start_ui: StartUi, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A half written file is no reason to lose a stream that works; a whole one is taken up."""
+    authority = Authority(tmp_path)
+    files = authority.files(certs.Role.UI, "ui")
+    credentials = tls.server_credentials(authority.files(certs.Role.RELAY, "relay"))
+    with FlowServer(shop(), rate=50, credentials=credentials) as source:
+        server = start_ui(source.address, tls=files, server_name=certs.RELAY_SERVER_NAME)
+        eventually(lambda: flows(server) > 0)
+        whole = files.cert.read_bytes()
+        files.cert.write_bytes(whole[:100])
+        eventually(lambda: "certificate files unusable, the connection stays" in caplog.messages, 20)
+        assert server.hub.link.phase is LinkPhase.CONNECTED
+        assert len(source.requests) == 1
+        files.cert.write_bytes(whole)
+        eventually(lambda: len(source.requests) >= 2 and server.hub.link.phase is LinkPhase.CONNECTED, 20)
 
 
 def test_missing_certificate_files_are_named(start_ui: StartUi, tmp_path: Path) -> None:

@@ -3,7 +3,17 @@
 import pytest
 
 from palomar_pb.flow import flow_pb2
-from ui.names import MAX_NAME_CHARS, NODES, OUTSIDE, Workload, WorkloadNames, clip, pod_prefix, workload_of
+from ui.names import (
+    MAX_NAME_CHARS,
+    NODES,
+    OUTSIDE,
+    Workload,
+    WorkloadNames,
+    between,
+    clip,
+    pod_prefix,
+    workload_of,
+)
 
 POD = {"namespace": "shop", "pod_name": "web-7c9d8f6b5-fghij", "identity": 4242}
 
@@ -82,3 +92,11 @@ def test_unknown_addresses_are_told_apart_in_the_cache() -> None:
     """Two endpoints that are known by address alone do not share a cached name."""
     names = WorkloadNames()
     assert names.of(endpoint(), "10.0.0.1") != names.of(endpoint(), "10.0.0.2")
+
+
+def test_names_from_right_to_left_do_not_turn_the_arrow_around() -> None:
+    """Between two Arabic names a browser would draw callee, arrow, caller: each is isolated."""
+    assert between("web", "api") == "web → api"
+    assert between("\u0645\u062a\u062c\u0631", "api") == "\u2068\u0645\u062a\u062c\u0631\u2069 → api"
+    # Control characters that turn text around never reach the page: clip replaces them.
+    assert "\u202e" not in clip("web\u202eipa")

@@ -1,26 +1,16 @@
 """The page in a real browser: from edge to flow to rule, themes, filters, outage and return."""
 
-from collections.abc import Callable
+import threading
 from typing import Any
 
 import pytest
 
 from tests.kit.wait import eventually
-from tests.ui.conftest import StartUi, screenshot
+from tests.ui.conftest import OpenPage, StartUi, query, screenshot, until
 from tests.ui.flowserver import Call, FlowServer, Party, flow_of, large, shop
-from ui.state import parse
+from ui.refresh import Refresh
 
 pytestmark = pytest.mark.browser
-OpenPage = Callable[..., Any]
-
-
-def until(page: Any, expression: str, timeout_s: float = 15.0) -> None:
-    """Wait for an expression; from outside, because the page's policy forbids evaluating text inside."""
-    eventually(lambda: page.evaluate(expression), timeout_s, interval_s=0.1)
-
-
-def query(page: Any) -> Any:
-    return parse(page.evaluate("location.search"))
 
 
 def test_a_click_leads_from_edge_to_flow_to_rule(start_ui: StartUi, open_page: OpenPage) -> None:
@@ -37,7 +27,7 @@ def test_a_click_leads_from_edge_to_flow_to_rule(start_ui: StartUi, open_page: O
         until(page, "document.querySelectorAll('#flow-rows tr.forwarded').length === 0")
         screenshot(page, "edge")
         page.locator("#flow-rows tr.dropped").first.click()
-        page.wait_for_url("**flow=flow-**")
+        page.wait_for_url("**flow=00000000-**")
         page.locator("#panel .verdict-line").wait_for()
         decision.get_by_text("ingressDeny[0]").wait_for()
         screenshot(page, "flow")
@@ -221,6 +211,38 @@ def test_the_page_says_when_its_own_server_is_gone(start_ui: StartUi, open_page:
         server.stop()
         page.locator("#stale").wait_for(state="visible", timeout=20_000)
         assert page.locator(".card").count() >= 8
+
+
+def test_the_page_goes_on_when_its_own_server_is_back(start_ui: StartUi, open_page: OpenPage) -> None:
+    """An open page is nothing that a person must reload; the new server sends it everything."""
+    with FlowServer(shop(), rate=30) as source:
+        first = start_ui(source.address)
+        page = open_page(first.listen.url)
+        page.locator(".card").first.wait_for()
+        first.stop()
+        page.locator("#stale").wait_for(state="visible", timeout=20_000)
+        start_ui(source.address, port=first.listen.port)
+        page.locator("#stale").wait_for(state="hidden", timeout=20_000)
+        before = page.evaluate("window.palomarApplied.seq")
+        until(page, f"window.palomarApplied.seq > {before}")
+
+
+def test_a_server_slower_than_the_page_asks_does_not_freeze_it(
+    start_ui: StartUi, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer is waited for: one that the next question overtook would be thrown away, for ever."""
+    answer, overtaken = Refresh._answer, threading.Event()
+
+    def slow(self: Refresh, *args: Any) -> Any:
+        overtaken.wait(1.6)
+        return answer(self, *args)
+
+    with FlowServer(shop(), rate=30) as source:
+        page = open_page(start_ui(source.address).listen.url)
+        page.locator(".card").first.wait_for()
+        monkeypatch.setattr(Refresh, "_answer", slow)
+        before = page.evaluate("window.palomarApplied.seq")
+        until(page, f"window.palomarApplied.seq > {before} + 3", timeout_s=30)
 
 
 def test_a_node_that_goes_is_said_on_the_page(start_ui: StartUi, open_page: OpenPage) -> None:

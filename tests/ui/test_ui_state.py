@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ui.app import changed, clicked
 from ui.errors import ListenAddressError
 from ui.listen import is_loopback_name, parse_listen
-from ui.state import MAX_LIMIT, VERDICTS, WINDOWS_S, PageState, parse, to_search
+from ui.navigation import changed, clicked
+from ui.state import MAX_LIMIT, TOLD_FAULTS, VERDICTS, WINDOWS_S, PageState, faults, parse, to_search
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=40)
 STATES = st.builds(
@@ -56,6 +56,53 @@ def test_nonsense_in_a_url_is_never_an_error(search: str) -> None:
 def test_what_cannot_be_meant_is_left_at_its_default(search: str) -> None:
     """Unknown values do not hide anything."""
     assert parse(search) == PageState()
+
+
+@given(STATES)
+def test_what_a_page_writes_is_no_fault(state: PageState) -> None:
+    """The page's own addresses are never complained of."""
+    assert faults(to_search(state)) == []
+
+
+@pytest.mark.parametrize(
+    ("search", "said"),
+    [
+        ("?limit=abc", "limit=abc is no number from 1 to 1,000: 200 is used"),
+        ("?limit=0", "limit=0 is no number from 1 to 1,000: 200 is used"),
+        ("?limit=-4", "limit=-4 is no number from 1 to 1,000: 200 is used"),
+        ("?limit=99999999999", "limit=99999999999 is no number from 1 to 1,000: 1,000 is used"),
+        ("?window=7", "window=7 is none of 60, 300, 900: 300 is used"),
+        ("?verdict=maybe", "verdict=maybe is none of forwarded, dropped, audit: all are shown"),
+        ("?theme=pink", "theme=pink is none of light, dark: the system's choice is used"),
+        ("?paused=yes", "paused=yes is none of 1, 0: the page goes on"),
+        ("?q=" + "x" * 300, "q= is longer than 200 characters: the rest is left out"),
+        ("?" + "ns=a&" * 60, "ns= is given more than 50 times: the rest is left out"),
+        ("?colour=red", "colour is nothing this page knows"),
+        ("?" + "a=1&" * 500, "the address has more than 100 parts: everything is shown"),
+        (
+            "?window=%00%1b" + "9" * 90,
+            f"window={chr(0xFFFD) * 2}{'9' * 22}… is none of 60, 300, 900: 300 is used",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_said_with_what_is_shown_instead(search: str, said: str) -> None:
+    """Named as it was written, cut, without control characters; what is used agrees with `parse`."""
+    assert faults(search) == [said]
+
+
+@given(TEXTS)
+def test_complaints_are_few_and_never_an_error(search: str) -> None:
+    """Any text gives at most a handful of lines."""
+    assert len(faults("?" + search)) <= TOLD_FAULTS + 1
+
+
+def test_a_namespace_that_the_menu_does_not_offer_is_not_unchosen_by_it() -> None:
+    """The menu throws out values it does not hold; only a person takes one away that it does."""
+    state = PageState(namespaces=("late", "shop"))
+    assert changed(state, "ns", {"ns": []}, None, offered=[]) == state
+    assert changed(state, "ns", {"ns": ["shop"]}, None, offered=["shop"]) == state
+    assert changed(state, "ns", {"ns": []}, None, offered=["late", "shop"]).namespaces == ()
+    assert changed(state, "ns", {"ns": ["lab"]}, None, offered=["shop", "lab"]).namespaces == ("late", "lab")
 
 
 def test_the_default_state_needs_no_query() -> None:

@@ -7,9 +7,10 @@ from palomar_pb.flow import flow_pb2
 from palomar_pb.observer import observer_pb2
 from palomar_pb.relay import relay_pb2
 from tests.ui.flowserver import Call, Party, flow_of, shop
-from ui.flowdetail import decision
+from ui.flowdetail import decision, decision_line
 from ui.hub import Link, LinkPhase
 from ui.model import KEPT_FLOWS, Model
+from ui.refresh import OPENED_FLOWS, OpenedFlows
 from ui.state import PageState
 from ui.statuslines import banner_words, empty_words, link_words
 from ui.view import TABLE_ROWS, PageView
@@ -71,7 +72,7 @@ def test_filters_reduce_map_table_and_timeline_and_say_so() -> None:
     update = PageView().update(model, PageState(verdict="dropped"), 0, NOW_NS)
     assert list(update.payload["map"]["edges"]["set"]) == ["shop/web>shop/api:9090/TCP"]
     assert {row["v"] for row in update.payload["rows"]["add"]} == {"dropped"}
-    assert (sum(update.timeline.forwarded), sum(update.timeline.dropped)) == (0, 3)
+    assert (sum(update.frame.timeline.forwarded), sum(update.frame.timeline.dropped)) == (0, 3)
     assert {"t": "filters leave 1 of 2 edges"} in update.payload["notes"]
 
 
@@ -81,7 +82,7 @@ def test_text_finds_addresses_pods_policies_and_ports() -> None:
     for text, rows in (("10.1.0.6", 2), ("WEB-1", 2), ("no-metrics", 1), ("9090", 1), ("zebra", 0)):
         update = PageView().update(model, PageState(text=text), 0, NOW_NS)
         assert len(update.payload["rows"]["add"]) == rows, text
-        assert len(update.stats) == rows, text
+        assert len(update.frame.stats) == rows, text
 
 
 def test_a_selected_edge_shows_its_flows_and_leaves_the_map_whole() -> None:
@@ -119,7 +120,7 @@ def test_replies_belong_to_the_callers_edge() -> None:
     model = Model()
     model.add_responses([flow_of(CALL, NOW_NS), flow_of(CALL, NOW_NS, reply=True)], NOW_NS, live=True)
     update = PageView().update(model, PageState(), 0, NOW_NS)
-    assert len(update.stats) == 1
+    assert len(update.frame.stats) == 1
     directions = [(row["a"], row["b"], row["r"]) for row in update.payload["rows"]["add"]]
     assert directions == [("api", "web", 1), ("web", "api", 0)]
 
@@ -147,7 +148,7 @@ def test_a_clock_an_hour_off_is_said_and_its_flows_are_on_the_map() -> None:
         model = Model()
         model.add_responses([flow_of(CALL, NOW_NS + off_ns)], NOW_NS, live=True)
         assert model.nodes["default/node-1"].clock_off_ns == off_ns
-        assert len(PageView().update(model, PageState(), 0, NOW_NS).stats) == 1
+        assert len(PageView().update(model, PageState(), 0, NOW_NS).frame.stats) == 1
     model = Model()
     model.add_responses([flow_of(CALL, NOW_NS - HOUR_NS)], NOW_NS, live=False)
     assert model.nodes["default/node-1"].clock_off_ns == 0
@@ -181,6 +182,47 @@ def test_decisions_are_told_in_words() -> None:
     assert decision(bare).sentence == "Dropped by the datapath: Stale or unroutable IP."
     assert "audit mode" in decision(flow_pb2.Flow(verdict=flow_pb2.AUDIT)).sentence
     assert decision(flow_pb2.Flow(verdict=flow_pb2.FORWARDED)).sentence.startswith("Forwarded.")
+
+
+def test_who_decided_is_told_in_a_line_without_opening_anything() -> None:
+    """The title of a refused row and of its edge names policy and rule, or the default deny's policies."""
+    model = filled(CALL, DENIED, Call(WEB, API, 1, default_deny_by="lockdown"))
+    update = PageView().update(model, PageState(), 0, NOW_NS)
+    by_port = {row["p"]: row["d"] for row in update.payload["rows"]["add"]}
+    denied = "Ingress denied by shop/no-metrics, rule ingressDeny[0]"
+    default = "No rule allows it: default deny by shop/lockdown"
+    assert by_port == {"8080/TCP": "", "9090/TCP": denied, "1/TCP": default}
+    titles = {key: edge["f"] for key, edge in update.payload["map"]["edges"]["set"].items()}
+    assert titles["shop/web>shop/api:9090/TCP"].endswith(denied)
+    assert titles["shop/web>shop/api:1/TCP"].endswith(default)
+    assert "denied" not in titles["shop/web>shop/api:8080/TCP"]
+
+
+def test_a_line_on_the_decision_is_bounded() -> None:
+    """Fifty policies: three are named, the others counted; without any there is a sentence."""
+    flow = flow_of(DENIED, NOW_NS).flow
+    for number in range(49):
+        flow.ingress_denied_by.add(name=f"more-{number}", namespace="shop")
+    assert "shop/no-metrics, shop/more-0, shop/more-1 and 47 more, rule" in decision_line(flow)
+    assert "audit mode" in decision_line(flow_pb2.Flow(verdict=flow_pb2.AUDIT))
+    assert decision_line(flow_pb2.Flow(verdict=flow_pb2.DROPPED)).startswith("Dropped by the datapath")
+
+
+def test_an_opened_flow_is_kept_when_the_model_forgets_it() -> None:
+    """Somebody looked at it: its address works on. One nobody looked at is gone; the memory is bounded."""
+    model, opened = filled(CALL), OpenedFlows()
+    row = next(model.rows_after(0))
+    assert opened.find(model, row.uuid) is row
+    other = Call(WEB, API, 81)
+    for _ in range(3):
+        model.add_responses([flow_of(CALL, NOW_NS) for _ in range(KEPT_FLOWS // 2)], NOW_NS, live=True)
+    model.add_responses([flow_of(other, NOW_NS) for _ in range(OPENED_FLOWS + 20)], NOW_NS, live=True)
+    assert model.find_flow(row.uuid) is None
+    assert opened.find(model, row.uuid) is row
+    assert opened.find(model, "00000000-0000-8000-8000-ffffffffffff") is None
+    for newer in list(model.rows_after(0))[:OPENED_FLOWS]:
+        opened.find(model, newer.uuid)
+    assert opened.find(model, row.uuid) is None
 
 
 def test_hostile_flows_do_not_break_a_page() -> None:

@@ -15,8 +15,8 @@
 
   const map = { boxes: new Map(), cards: new Map(), edges: new Map(), size: [0, 0], moved: false, drawn: false };
   const view = { x: 0, y: 0, scale: 1 };
-  let svg, world, layers, selected = "", hovered = "", flow = "", lastUpdate = performance.now(), clicks = 0;
-  let pending = [], pendingMore = 0, held = 0;
+  let svg, world, layers, selected = "", hovered = "", flow = "", askedAgain = 0, lastUpdate = performance.now(), clicks = 0;
+  let pending = [], pendingMore = 0, held = 0, spot = "";
 
   const byId = (id) => document.getElementById(id);
 
@@ -33,7 +33,8 @@
     const canvas = byId("map-canvas");
     if (svg && svg.parentNode === canvas) return true;
     if (!canvas) return false;
-    svg = element("svg", { id: "map-svg", role: "img", "aria-label": "service map" }, canvas);
+    svg = element("svg", { id: "map-svg", role: "group", "aria-label": "service map", "aria-describedby": "map-keys" },
+      canvas);
     const defs = element("defs", {}, svg);
     for (const kind of ["forwarded", "dropped", "audit", "idle"]) {
       const marker = element("marker", {
@@ -48,6 +49,7 @@
     layers = {};
     for (const name of ["boxes", "edges", "cards", "labels"]) layers[name] = element("g", { class: name }, world);
     listenToPointer(canvas);
+    new MutationObserver(refocusPanel).observe(byId("panel"), { childList: true, subtree: true });
     new ResizeObserver(() => { if (!map.moved) fit(); }).observe(canvas);
     return true;
   }
@@ -75,7 +77,7 @@
   }
 
   function makeCard(id) {
-    const g = element("g", { class: "card", tabindex: 0, role: "button", "data-click": "workload", "data-id": id },
+    const g = element("g", { class: "card", tabindex: -1, role: "button", "data-click": "workload", "data-id": id },
       layers.cards);
     const title = element("title", {}, g);
     const rect = element("rect", { rx: CARD_RADIUS, class: "face" }, g);
@@ -104,13 +106,14 @@
   }
 
   function makeEdge(id) {
-    const g = element("g", { class: "edge", "data-click": "edge", "data-id": id, tabindex: 0, role: "button" },
+    const g = element("g", { class: "edge", "data-click": "edge", "data-id": id, tabindex: -1, role: "button" },
       layers.edges);
     const title = element("title", {}, g);
     const hit = element("path", { class: "hit" }, g);
     const line = element("path", { class: "line" }, g);
     const label = element("text", { class: "label", "data-click": "edge", "data-id": id }, layers.labels);
-    return { g, title, hit, line, label, data: {} };
+    const labelTitle = element("title", {}, label), words = element("tspan", {}, label);
+    return { g, title, hit, line, label, labelTitle, words, data: {} };
   }
 
   function drawEdge(item, c) {
@@ -124,9 +127,9 @@
     if ("k" in c) item.line.setAttribute("marker-end", `url(#arrow-${d.k})`);
     if ("x" in c) item.label.setAttribute("x", d.x);
     if ("y" in c) item.label.setAttribute("y", d.y);
-    if ("t" in c) item.label.textContent = d.t;
+    if ("t" in c) item.words.textContent = d.t;
     if ("t" in c || "f" in c) {
-      item.title.textContent = d.t + "\n" + d.f;
+      item.title.textContent = item.labelTitle.textContent = d.t + "\n" + d.f;
       item.g.setAttribute("aria-label", d.t + ", " + d.f);
     }
   }
@@ -263,6 +266,60 @@
     canvas.addEventListener("pointerleave", () => { if (hovered) { hovered = ""; highlight(); } });
   }
 
+  /* ---- keyboard on the map ------------------------------------------------------------------
+   * One card or line is the map's stop for Tab; arrow keys go from there. With a stop for each, nobody would
+   * get past a map of a thousand. */
+
+  const itemOf = (id) => map.cards.get(id) || map.edges.get(id);
+
+  function setSpot(id) {
+    const before = itemOf(spot), now = itemOf(id);
+    if (before && before !== now) before.g.setAttribute("tabindex", -1);
+    spot = now ? id : "";
+    if (now) now.g.setAttribute("tabindex", 0);
+  }
+
+  function keepSpot() {
+    const item = itemOf(spot);
+    if (item && item.g.getAttribute("tabindex") === "0") return;
+    setSpot(item ? spot : map.cards.has(selected) || map.edges.has(selected) ? selected : cardOrder()[0] || "");
+  }
+
+  function cardOrder() {
+    const at = (id) => map.cards.get(id).data;
+    return [...map.cards.keys()].sort((a, b) => at(a).x - at(b).x || at(a).y - at(b).y);
+  }
+
+  function edgeOrder(test) {
+    const far = (d, end) => (map.cards.get(d[end]) || { data: { y: 0 } }).data.y;
+    const found = [...map.edges].filter(([, item]) => test(item.data));
+    found.sort(([a, x], [b, y]) => far(x.data, "b") - far(y.data, "b") || far(x.data, "a") - far(y.data, "a") || (a < b ? -1 : 1));
+    return found.map(([id]) => id);
+  }
+
+  function neighbour(id, key) {
+    const edge = map.edges.get(id), step = key === "ArrowUp" ? -1 : 1;
+    const around = (order) => order[(order.indexOf(id) + step + order.length) % order.length];
+    if (key === "ArrowRight") return edge ? edge.data.b : edgeOrder((d) => d.a === id)[0];
+    if (key === "ArrowLeft") return edge ? edge.data.a : edgeOrder((d) => d.b === id)[0];
+    return around(edge ? edgeOrder((d) => d.a === edge.data.a) : cardOrder());
+  }
+
+  function walk(id, key) {
+    const next = neighbour(id, key), item = itemOf(next);
+    if (!item) return;
+    setSpot(next);
+    item.g.focus({ preventScroll: true });
+    const frame = svg.getBoundingClientRect(), box = (item.rect || item.label).getBoundingClientRect();
+    const x = (box.left + box.right) / 2, y = (box.top + box.bottom) / 2;
+    if (box.width && (x < frame.left || x > frame.right || y < frame.top || y > frame.bottom)) {
+      view.x += frame.left + frame.width / 2 - x;
+      view.y += frame.top + frame.height / 2 - y;
+      map.moved = true;
+      place();
+    }
+  }
+
   /* ---- flow table --------------------------------------------------------------------------- */
 
   function cell(row, className, text, click, id, title) {
@@ -275,6 +332,7 @@
       button.dataset.click = click;
       button.dataset.id = id;
       button.title = title;
+      button.tabIndex = -1;
       button.textContent = text;
       td.appendChild(button);
     } else {
@@ -299,6 +357,7 @@
     const row = document.createElement("tr");
     row.dataset.click = "flow";
     row.dataset.id = r.i;
+    row.tabIndex = -1;
     row.className = r.v + (r.i === flow ? " chosen" : "");
     cell(row, "time", r.t);
     const verdict = cell(row, "verdict", "");
@@ -309,7 +368,7 @@
     endpoint(row, r.a, r.an, r.ai);
     endpoint(row, r.b, r.bn, r.bi);
     cell(row, "port", r.p + (r.r ? " ↩" : ""), "", "", r.r ? "a reply" : "");
-    cell(row, "why", r.y, "", "", r.y);
+    cell(row, "why", r.y, "", "", r.d || r.y);
     cell(row, "point", r.o);
     cell(row, "seen", r.n, "", "", r.n);
     return row;
@@ -325,6 +384,7 @@
   function applyRows(change, scrolled) {
     const body = byId("flow-rows"), box = byId("flow-scroll"), note = byId("flow-note");
     if (!body) return;
+    const focused = body.contains(document.activeElement);
     if (change && change.reset) {
       body.textContent = "";
       pending = []; pendingMore = 0;
@@ -343,16 +403,67 @@
     button.hidden = true;
     if (!pending.length) return;
     insertRows(body, pending);
+    const first = body.firstElementChild;
+    if (!body.querySelector('tr[tabindex="0"]')) first.tabIndex = 0;
+    if (focused && !body.contains(document.activeElement)) first.focus({ preventScroll: true });
     note.textContent = pendingMore ? `+${pendingMore.toLocaleString("en")} flows not shown` : "";
     byId("flow-empty").hidden = true;
     pending = []; pendingMore = 0;
   }
 
+  /* Up and down go from row to row, right and left to the names in it and back. */
+  function walkRows(row, key) {
+    const inside = [row, ...row.querySelectorAll("button.cell")];
+    const at = inside.indexOf(document.activeElement);
+    let next = inside[key === "ArrowRight" ? at + 1 : at - 1];
+    if (key === "ArrowUp") next = row.previousElementSibling;
+    if (key === "ArrowDown") next = row.nextElementSibling;
+    if (!next) return;
+    stopAtRow(next.closest("tr"));
+    next.focus();
+  }
+
+  function stopAtRow(row) {
+    for (const other of document.querySelectorAll('#flow-rows tr[tabindex="0"]')) other.tabIndex = -1;
+    row.tabIndex = 0;
+  }
+
   function markFlow() {
     for (const row of document.querySelectorAll("#flow-rows tr")) {
-      row.classList.toggle("chosen", row.dataset.id === flow);
+      const chosen = row.dataset.id === flow;
+      row.classList.toggle("chosen", chosen);
+      if (chosen) row.setAttribute("aria-current", "true");
+      else row.removeAttribute("aria-current");
     }
   }
+
+  /* ---- focus in the panel -------------------------------------------------------------------
+   * Each change of the panel makes new elements; the one that had the focus is found again by what it does. */
+
+  let panelFocus = null;
+  const PANEL_STOPS = "#panel button";
+  const sameStop = (a, b) => ["click", "id", "copy"].every((name) => a[name] === b.dataset[name]);
+
+  function refocusPanel() {
+    if (!panelFocus || document.activeElement !== document.body) return;
+    const found = [...document.querySelectorAll(PANEL_STOPS)].find((item) => sameStop(panelFocus, item));
+    if (found) found.focus({ preventScroll: true });
+  }
+
+  document.addEventListener("focusin", (event) => {
+    panelFocus = event.target.matches(PANEL_STOPS) ? { ...event.target.dataset } : null;
+  });
+  /* A button that is replaced between press and release gets no click: the release counts. */
+  let pressed = null;
+  document.addEventListener("pointerdown", (event) => {
+    panelFocus = null;
+    pressed = event.target.closest(PANEL_STOPS);
+  });
+  document.addEventListener("pointerup", (event) => {
+    const missed = pressed && !pressed.isConnected && event.target.closest("#panel") ? pressed.dataset : null;
+    pressed = null;
+    if (missed && missed.click) report(missed.click, missed.id || "");
+  });
 
   /* ---- everything --------------------------------------------------------------------------- */
 
@@ -382,7 +493,9 @@
     held = update.seq;
     // Read before anything is written: a read in between makes the browser lay the page out twice.
     const scroll = byId("flow-scroll");
-    const scrolled = Boolean(scroll) && scroll.scrollTop > 4;
+    // Who walks the rows by keyboard wants them to stay as much as who has scrolled down.
+    const walked = document.activeElement && document.activeElement.matches("#flow-rows :focus-visible");
+    const scrolled = Boolean(scroll) && (scroll.scrollTop > 4 || walked);
     if (update.reset) clearMap();
     if (update.refit) map.moved = false;
     const touched = update.map ? applyMap(update.map) : false;
@@ -390,6 +503,7 @@
     if (touched || update.reset || update.selected !== selected) {
       selected = update.selected;
       highlight();
+      keepSpot();
     }
     if (update.notes) showNotes(update.notes);
     if (update.flow !== flow) { flow = update.flow || ""; markFlow(); }
@@ -418,7 +532,20 @@
     fit: () => { map.moved = false; fit(); },
   };
 
+  function copy(button) {
+    const source = byId(button.dataset.copy), done = () => {
+      button.dataset.done = "1";
+      window.setTimeout(() => { delete button.dataset.done; }, 2000);
+    };
+    // Without a clipboard the text is at least selected.
+    const select = () => window.getSelection().selectAllChildren(source);
+    if (navigator.clipboard) navigator.clipboard.writeText(source.textContent).then(done, select);
+    else select();
+  }
+
   document.addEventListener("click", (event) => {
+    const copied = event.target.closest("[data-copy]");
+    if (copied) { copy(copied); return; }
     const action = event.target.closest("[data-map]");
     if (action && MAP_ACTIONS[action.dataset.map]) { MAP_ACTIONS[action.dataset.map](); return; }
     if (event.target.closest("#flow-new")) { byId("flow-scroll").scrollTop = 0; applyRows(null, false); return; }
@@ -426,12 +553,18 @@
     if (found) { report(found.dataset.click, found.dataset.id || ""); return; }
     if (event.target.closest("#map-canvas")) report("nothing", "");
   });
+  const ARROWS = new Set(["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight"]);
   document.addEventListener("keydown", (event) => {
     const typing = event.target.closest("input, textarea, [contenteditable]");
     const found = event.target.closest("[data-click]");
-    if ((event.key === "Enter" || event.key === " ") && found && found.namespaceURI === SVG) {
+    const drawn = found && found.namespaceURI === SVG, row = event.target.closest("#flow-rows tr");
+    if ((event.key === "Enter" || event.key === " ") && found && (drawn || event.target === row)) {
       event.preventDefault();
       report(found.dataset.click, found.dataset.id || "");
+    } else if (ARROWS.has(event.key) && (drawn || row)) {
+      event.preventDefault();
+      if (drawn) walk(found.dataset.id, event.key);
+      else walkRows(row, event.key);
     } else if (event.key === "Escape" && !typing) {
       report("nothing", "");
     } else if (event.key === "/" && !typing) {
@@ -439,11 +572,23 @@
       if (box) { event.preventDefault(); box.focus(); }
     }
   });
+  document.addEventListener("focusin", (event) => {
+    const found = event.target.closest("#map-svg [data-id]");
+    const seen = found && found.matches(":focus-visible") ? found.dataset.id : "";
+    if (seen) setSpot(seen);
+    if (seen !== hovered) { hovered = seen; highlight(); }
+  });
   document.addEventListener("scroll", (event) => {
     if (event.target.id === "flow-scroll" && event.target.scrollTop <= 4 && pending.length) applyRows(null, false);
   }, true);
   window.setInterval(() => {
-    if (!document.hidden && performance.now() - lastUpdate > STALE_MS) document.body.classList.add("stale");
+    const now = performance.now();
+    if (document.hidden || now - lastUpdate <= STALE_MS) return;
+    document.body.classList.add("stale");
+    if (now - askedAgain <= STALE_MS) return;
+    askedAgain = now;
+    // A question that broke off never said that it was over: ask on.
+    window.dash_clientside.set_props("tick", { disabled: false });
   }, 1000);
   document.addEventListener("visibilitychange", () => { lastUpdate = performance.now(); });
 

@@ -1,0 +1,67 @@
+"""Where a click or a control leads: the next page state.
+
+Pure. Input: the state in the URL, and what was touched; output: the state to write into it. Anything may come
+from a browser: unknown controls, kinds and values change nothing.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ui.state import MAX_LIMIT, THEMES, VERDICTS, WINDOWS_S, PageState
+
+
+def changed(
+    state: PageState,
+    control: str | None,
+    values: Mapping[str, Any],
+    click: Any,
+    offered: Collection[str] | None = None,
+) -> PageState:
+    """Return the state after a control or a click.
+
+    `offered` are the namespaces that the menu holds. One that it does not hold nobody can have unchosen
+    there: the menu itself throws such values out.
+    """
+    if control == "ns":
+        chosen = [str(name) for name in values["ns"] or ()]
+        kept = [name for name in state.namespaces if offered is not None and name not in offered]
+        return replace(state, namespaces=tuple(dict.fromkeys([*kept, *chosen])))
+    if control == "verdict" and values["verdict"] in ("", *VERDICTS):
+        return replace(state, verdict=values["verdict"])
+    if control == "text":
+        return replace(state, text=str(values["text"] or "").strip())
+    if control == "window" and values["window"] in WINDOWS_S:
+        return replace(state, window_s=values["window"])
+    if control == "theme":
+        order = ("", *THEMES)
+        return replace(state, theme=order[(order.index(state.theme) + 1) % len(order)])
+    if control == "pause":
+        return replace(state, paused=not state.paused)
+    if control == "click" and isinstance(click, dict):
+        return clicked(state, str(click.get("kind", "")), str(click.get("id", "")))
+    return state
+
+
+def clicked(state: PageState, kind: str, target: str) -> PageState:
+    """Return the state after a click on something with `data-click`; a second click undoes a selection."""
+    if kind == "workload":
+        again = state.workload == target and not state.edge and not state.flow
+        return replace(state, workload="" if again else target, edge="", flow="")
+    if kind == "edge":
+        again = state.edge == target and not state.flow
+        return replace(state, edge="" if again else target, flow="")
+    if kind == "flow":
+        return replace(state, flow="" if state.flow == target else target)
+    if kind == "nothing":
+        # One step back: from flow to edge to workload to everything.
+        if state.flow:
+            return replace(state, flow="")
+        if state.edge:
+            return replace(state, edge="")
+        return replace(state, workload="")
+    if kind == "clear":
+        return replace(state, namespaces=(), verdict="", text="", workload="", edge="", flow="")
+    if kind == "limit" and target.isascii() and target.isdigit():
+        return replace(state, limit=min(max(int(target[:9]), 1), MAX_LIMIT))
+    return state
