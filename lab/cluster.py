@@ -27,7 +27,7 @@ from lab.observers import (
     observers,
     prometheus_config,
 )
-from lab.process import palomar, start, wait_until, with_resolver
+from lab.process import mark_lives, palomar, start, wait_until, with_resolver
 from lab.spec import CLUSTER_CIDR, ETCD_PORT, LabSpec, NodeSpec, PodSpec
 from palomar.certdir import CertDirectory
 from palomar.certs import Role, utc
@@ -73,6 +73,8 @@ class LabCluster:
         """With relay, UI, Prometheus and OTLP receiver."""
         self.doors: dict[str, str] = {}
         """Addresses on this machine's loopback of relay, ui, prometheus and otlp."""
+        self.owner = ""
+        """Mark of the process without which the lab is not wanted (`lab.process`); empty: it stays."""
 
     @classmethod
     def load(cls, name: str) -> "LabCluster":
@@ -99,7 +101,7 @@ class LabCluster:
         `demo` where not said). `options` are agent configuration keys that override the lab's own.
         """
         spec = self.spec
-        if spec.directory.exists() or network.namespaces(spec.name) or spec.bpf_root.exists():
+        if self.exists():
             raise LabExistsError(f"lab {spec.name} is up already: `palomar lab down --name {spec.name}`")
         try:
             self.observed = demo if observed is None else observed
@@ -107,6 +109,23 @@ class LabCluster:
         except BaseException:
             self.down()
             raise
+
+    def exists(self) -> bool:
+        """Something of a lab of this name is there."""
+        spec = self.spec
+        return spec.directory.exists() or bool(network.namespaces(spec.name)) or spec.bpf_root.exists()
+
+    def owner_died(self) -> bool:
+        """The lab of this name belongs to a process that is gone, and so did not take it down."""
+        try:
+            owner = json.loads(self._state_file.read_text()).get("owner", "")
+        except (OSError, ValueError):
+            return False
+        return bool(owner) and not mark_lives(owner)
+
+    @property
+    def _state_file(self) -> Path:
+        return self.spec.directory / "lab.json"
 
     def _up(self, demo: bool, options: dict[str, object]) -> None:
         spec = self.spec
@@ -211,7 +230,12 @@ class LabCluster:
                 return listening(run(probe).stdout.splitlines(), observer.port)
 
             self._wait(observer.name, listens, observer.name)
-        self.doors = forward.start(namespace, doors(spec), self._log("forward"))
+        wanted = doors(spec)
+        self.doors = forward.start(namespace, wanted, self._log("forward"))
+        for name, (port, _) in wanted.items():
+            if not self.doors[name].endswith(f":{port}"):
+                holder = forward.holder(port)
+                self.say(f"port {port} is in use here{holder}: {name} is at {self.doors[name]} instead")
         self._save()
 
     @property
@@ -249,14 +273,6 @@ class LabCluster:
         self.pods[f"{spec.namespace}/{spec.name}"] = pod
         self._save()
         return pod
-
-    def remove_pod(self, name: str) -> None:
-        """Take the pod `namespace/name` away: endpoint, processes, namespace."""
-        pod = self.pods.pop(name)
-        node = self.spec.node(pod.spec.node)
-        self.api(node).request("DELETE", f"/v1/endpoint/{pod.endpoint_id}")
-        network.remove_one(pod.spec.netns(self.spec.name))
-        self._save()
 
     def _start_apps(self, demo: Iterable[App]) -> None:
         listed = list(demo)
@@ -312,7 +328,8 @@ class LabCluster:
             for pod in self.pods.values()
         ]
         state = {"name": self.spec.name, "nodes": len(self.spec.nodes), "pods": pods, "doors": self.doors}
-        path = self.spec.directory / "lab.json"
+        state["owner"] = self.owner
+        path = self._state_file
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(state, indent=1))
         partial.replace(path)

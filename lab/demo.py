@@ -14,7 +14,7 @@ from types import FrameType
 
 from lab.cluster import LabCluster
 from lab.observers import client_flags
-from lab.process import child_environment, palomar
+from lab.process import child_environment, palomar, process_mark
 from lab.spec import LabSpec
 from palomar.clock import Clock, SystemClock
 from palomar.errors import InvalidInputError, PalomarError
@@ -95,9 +95,14 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 def main() -> int:
     """Run the demo and return the exit status."""
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)  # the terminal was closed
     try:
         seconds = seconds_to_run(os.environ.get("DEMO_SECONDS"))
         lab = LabCluster(LabSpec.build(LAB_NAME, NODES), say=print)
+        lab.owner = process_mark(os.getpid())
+        if lab.owner_died():
+            print("an earlier demo was killed: what it left is taken away first")
+            lab.down()
         lab.up()
     except PalomarError as error:
         print(f"demo: {error}", file=sys.stderr)

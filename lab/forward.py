@@ -7,6 +7,7 @@ route, address or rule of the machine changes.
 
 import asyncio
 import contextlib
+import re
 import signal
 import socket
 import subprocess
@@ -16,9 +17,12 @@ from pathlib import Path
 
 from lab.network import in_namespace
 from lab.process import child_environment
+from palomar.proc import run
 
 LOOPBACK = "127.0.0.1"
 CHUNK = 65536
+COMMAND_CHARS = 60
+"""Of a command line, where a process is named."""
 
 
 def bind(preferred_port: int) -> socket.socket:
@@ -34,6 +38,19 @@ def bind(preferred_port: int) -> socket.socket:
         listener.listen()
         return listener
     raise OSError("no free port on loopback")
+
+
+def holder(port: int) -> str:
+    """Say who listens at `port` of this machine: ` by process 123 (nginx -g ...)`; empty where not told."""
+    listed = run(["ss", "-Htlnp", f"sport = :{port}"], check=False).stdout
+    found = re.search(r"pid=(\d+)", listed)
+    if found is None:
+        return ""
+    try:
+        words = Path(f"/proc/{found.group(1)}/cmdline").read_text().replace("\0", " ").strip()
+    except OSError:
+        return ""
+    return f" by process {found.group(1)} ({words[:COMMAND_CHARS]})"
 
 
 def start(namespace: str, targets: Mapping[str, tuple[int, str]], log: Path) -> dict[str, str]:

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from lab import network
 from lab.cluster import LabCluster
 from lab.observers import environment as observers_environment
-from lab.observers import relay_environment
+from lab.observers import listening, observers, relay_environment
 from lab.process import exec_in
 from lab.spec import ETCD_PORT, LABS_DIR, LabSpec
 from palomar.errors import InvalidInputError, PalomarError
+from palomar.proc import run as run_command
 from palomar.unixhttp import AgentUnreachableError, ApiError
 
 
@@ -83,6 +84,13 @@ def _status(lab: LabCluster) -> int:
             state = f"down: {error}"
         unhealthy += state != "Ok"
         print(f"{node.name}  {node.address}  {node.pod_cidr}  {state}")
+    listed = run_command(network.in_namespace(lab.spec.underlay_namespace, ["ss", "-Htln"])).stdout
+    for observer in observers(lab.spec, lab.certificates) if lab.doors else ():
+        is_up = listening(listed.splitlines(), observer.port)
+        log = lab.spec.directory / "logs" / f"{observer.name}.log"
+        unhealthy += not is_up
+        state = "Ok" if is_up else f"down: see {log}, then bring the lab down and up"
+        print(f"{observer.name}  {lab.doors[observer.name]}  {state}")
     for name, pod in lab.pods.items():
         print(f"  {name:<24} {pod.spec.node}  {pod.address!s:<12} endpoint {pod.endpoint_id}")
     return 1 if unhealthy else 0

@@ -31,7 +31,7 @@ TELEMETRY_METRICS_PORT = 9965
 FLOW_METRICS = (
     "flow:sourceContext=workload|reserved-identity;destinationContext=workload|reserved-identity"
     " drop:sourceContext=workload|reserved-identity;destinationContext=workload|reserved-identity"
-    " tcp icmp port-distribution policy"
+    " tcp icmp port-distribution policy flows-to-world:any-drop"
 )
 """What the lab's nodes count, by workload."""
 RULES = Path(__file__).resolve().parent.parent / "deploy" / "prometheus" / "rules.yaml"

@@ -8,6 +8,7 @@ at `GET /counts` of the HTTP port. Not a collector: nothing is passed on. Also t
 
 import argparse
 import asyncio
+import contextlib
 import json
 import signal
 import sys
@@ -120,28 +121,36 @@ class Received:
         """Likewise."""
 
     def take(self, signal_name: str, request: Message) -> None:
-        """Count a request and write it down."""
-        self.requests[signal_name] += 1
+        """Write a request down and count it. Raises OSError where the file takes nothing more."""
         if isinstance(request, ExportLogsServiceRequest):
             entries = list(log_entries(request))
         elif isinstance(request, ExportMetricsServiceRequest):
             entries = list(metric_entries(request))
         else:
             entries = []
+        self.keep(entries)
+        self.requests[signal_name] += 1
         self.records[signal_name] += len(entries)
         for entry in entries:
             verdict = entry["attributes"].get("palomar.flow.verdict")
             if verdict is not None:
                 self.by_verdict[verdict] += 1
                 self.by_node[entry["resource"].get("k8s.node.name", "")] += 1
-        self.keep(entries)
 
     def keep(self, entries: Sequence[dict[str, Any]]) -> None:
-        """Append entries to the file."""
+        """Append entries to the file, all or none; raises OSError."""
         if self._output is None or not entries:
             return
-        with self._output.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(entry, default=str) + "\n" for entry in entries)
+        rest = "".join(json.dumps(entry, default=str) + "\n" for entry in entries).encode()
+        with self._output.open("ab", buffering=0) as file:
+            begin = file.tell()
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(begin)  # a record cut short would spoil the next
+                raise
             size = file.tell()
         if size > self._max_bytes:
             self._output.replace(self._output.with_name(self._output.name + ".old"))
@@ -207,8 +216,11 @@ class OtlpReceiver:
     async def answer_grpc(
         self, signal_name: str, request: Message, context: grpc.aio.ServicerContext
     ) -> Message:
-        """Take the request."""
-        self.received.take(signal_name, request)
+        """Take the request; UNAVAILABLE, so that it is sent again, while it cannot be written down."""
+        try:
+            self.received.take(signal_name, request)
+        except OSError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"cannot write it down: {error}")
         return REQUESTS[signal_name][1]()
 
     async def _start_http(self, address: str) -> None:
@@ -233,7 +245,10 @@ class OtlpReceiver:
             message.ParseFromString(await request.read())
         except DecodeError as error:
             return web.Response(status=400, text=f"{error}\n")
-        self.received.take(signal_name, message)
+        try:
+            self.received.take(signal_name, message)
+        except OSError as error:
+            return web.Response(status=503, text=f"cannot write it down: {error}\n")
         return web.Response(body=answer.SerializeToString(), content_type=PROTOBUF)
 
     async def _counts(self, _: web.Request) -> web.Response:

@@ -46,6 +46,22 @@ def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**ours, **(extra or {}), "PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"}
 
 
+def process_mark(pid: int) -> str:
+    """Name a process so that another one with its number is told apart; empty where it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    state, *fields = stat.rpartition(")")[2].split()
+    return "" if state == "Z" else f"{pid}@{fields[18]}"  # proc(5): field 22, when it was started
+
+
+def mark_lives(mark: str) -> bool:
+    """Tell whether the process with this mark still runs."""
+    pid = mark.partition("@")[0]
+    return pid.isdigit() and process_mark(int(pid)) == mark
+
+
 def with_resolver(resolv_conf: Path, argv: list[str]) -> list[str]:
     """Run `argv` in a mount namespace of its own whose /etc/resolv.conf is `resolv_conf`."""
     script = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'

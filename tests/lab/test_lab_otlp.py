@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import aiohttp
+import grpc
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeLogs
 
-from lab.otlp import OtlpReceiver, Received, main, plain
+from lab.otlp import GRPC_SERVICES, OtlpReceiver, Received, main, plain
 
 
 def request(count: int = 1) -> ExportLogsServiceRequest:
@@ -61,6 +62,35 @@ def test_the_file_is_bounded(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
     assert all(line["body"] == "hello" for line in lines)
     assert received.counts()["logs"] == 50
+
+
+async def test_what_cannot_be_written_down_is_sent_again_and_not_counted() -> None:
+    """A full disk: UNAVAILABLE and 503, by which an exporter keeps its flows."""
+    received = Received(Path("/dev/full"))
+    receiver = OtlpReceiver(received)
+    await receiver.start("127.0.0.1:0", "127.0.0.1:0")
+    try:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(
+                f"http://127.0.0.1:{receiver.http_port}/v1/logs",
+                data=request(3).SerializeToString(),
+                headers={"Content-Type": "application/x-protobuf"},
+            ) as answer,
+        ):
+            assert answer.status == 503
+            assert "No space left" in await answer.text()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{receiver.grpc_port}") as channel:
+            export = channel.unary_unary(
+                f"/{GRPC_SERVICES['logs']}/Export",
+                request_serializer=ExportLogsServiceRequest.SerializeToString,
+            )
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await export(request(3), timeout=5)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    finally:
+        await receiver.stop()
+    assert received.counts()["logs"] == 0
 
 
 @pytest.mark.parametrize(
