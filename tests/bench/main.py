@@ -1,5 +1,7 @@
-"""`make bench`: every benchmark, three repeats, ratios within one run, written to docs/benchmarks.md.
+"""`make bench`: the benchmarks, three repeats, ratios within one run, written to docs/benchmarks.md.
 
+Without BENCH every part but those that take too long for it (`ON_REQUEST`): these run when named, once
+where their length is the point, and their rows say how long that was; their sections stay on the page.
 A row is `what, ours, unit` with `baseline, ratio, target` (ratio at least `target`) or `limit` (ours at
 most that; of the ratio where `limit_of` is "ratio"). Ends 0 also when a figure misses its mark: these
 machines are noisy; the table says so.
@@ -15,11 +17,13 @@ from typing import Any
 REPEATS = 3
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 MODULES = ["ingest", "flows", "telemetry", "relay", "latency", "ui", "cli", "nodeagent", "network"]
+ON_REQUEST = ["soak"]
+"""Parts that run only when named: `make bench BENCH=soak` takes 26 minutes."""
 HEAD = """# Benchmarks
 
 Made by `make bench` (as root, {cpus} CPUs, Linux {kernel}): medians of {repeats} repeats. Machines differ and
 are noisy; what counts is the ratio against a baseline measured in the same run, alternating with ours.
-`make bench BENCH=network` runs one part.
+`make bench BENCH=network` runs one part; {on_request} runs only so, once, for as long as its rows say.
 
 """
 
@@ -70,7 +74,7 @@ def sections(page: str) -> dict[str, str]:
 
 
 def main() -> int:
-    """Run the modules named by BENCH (all by default) and write the page."""
+    """Run the modules named by BENCH (all but ON_REQUEST by default) and write the page."""
     chosen = os.environ.get("BENCH", "").replace(",", " ").split() or MODULES
     known = sections(PAGE.read_text()) if PAGE.exists() else {}
     for name in chosen:
@@ -78,8 +82,14 @@ def main() -> int:
         rows = importlib.import_module(f"tests.bench.{name}").run(REPEATS)
         known[name] = table(name, rows)
         print(known[name], flush=True)
-    head = HEAD.format(cpus=os.cpu_count(), kernel=platform.release().split("-")[0], repeats=REPEATS)
-    ordered = [known[name] for name in [*MODULES, *sorted(set(known) - set(MODULES))] if name in known]
+    head = HEAD.format(
+        cpus=os.cpu_count(),
+        kernel=platform.release().split("-")[0],
+        repeats=REPEATS,
+        on_request=", ".join(ON_REQUEST),
+    )
+    listed = [*MODULES, *ON_REQUEST]
+    ordered = [known[name] for name in [*listed, *sorted(set(known) - set(listed))] if name in known]
     PAGE.write_text(head + "\n".join(ordered))
     print(f"written to {PAGE.relative_to(Path.cwd()) if PAGE.is_relative_to(Path.cwd()) else PAGE}")
     return 0
