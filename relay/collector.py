@@ -8,6 +8,7 @@ be merged.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -33,6 +34,8 @@ HISTORY_WAIT_NS = 1_000_000_000
 BEGIN_S = 1.0
 MAX_MERGED_BYTES = 2 << 20
 """Of what is handed on at once: clients refuse messages of more than 4 MiB unless told otherwise."""
+MAX_NOTICES = 1_024
+"""Node states that wait for a client; of one that does not read only the newest count."""
 MAX_COUNTER = (1 << 64) - 1
 READ_AGAIN_S = 1.0
 MALFORMED = "{count} responses left out: they are no flows, or larger than 1 MiB"
@@ -108,7 +111,7 @@ class Collector:
         )
         self._behind: set[str] = set()
         """Nodes that have not yet told their past."""
-        self._notices: list[bytes] = []
+        self._notices: deque[bytes] = deque(maxlen=MAX_NOTICES)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._readers: dict[str, NodeReader] = {}
         self._wake = asyncio.Event()
@@ -311,7 +314,8 @@ class Collector:
         self._room.set()
         items, times = released.items, released.times
         if self._notices:
-            notices, self._notices = self._notices, []
+            notices = list(self._notices)
+            self._notices.clear()
             stamps = np.full(len(notices), self._clock.wall_ns(), np.int64)
             items, times = notices + items, np.concatenate([stamps, times])
         observed = min(sum(observed for observed, _ in self._counters.values()), MAX_COUNTER)
