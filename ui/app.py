@@ -23,6 +23,12 @@ from ui.navigation import changed
 from ui.refresh import Refresh
 from ui.state import parse, to_search
 
+RENDERER = """var renderer = new DashRenderer({
+  request_pre: function () { document.dispatchEvent(new Event("palomar-asked")); },
+  request_post: function () { document.dispatchEvent(new Event("palomar-answered")); }
+});"""
+"""Tells `assets/palomar.js` of questions and answers, so that one waits for the other."""
+
 
 def make_app(hub: Hub, clock: Clock, server_words: Sequence[str] = ()) -> Dash:
     """Wire everything; nothing is served before the WSGI server runs `app.server`.
@@ -38,6 +44,7 @@ def make_app(hub: Hub, clock: Clock, server_words: Sequence[str] = ()) -> Dash:
         include_assets_files=True,
     )
     app.layout = page.frame
+    app.renderer = RENDERER
     metrics = UiMetrics(hub)
     _routes(app, hub, metrics)
     _theme(app)

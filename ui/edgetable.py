@@ -5,7 +5,7 @@ timeline. Memory is flat: the number of edges is bounded, idle ones give their r
 found no row is counted. Each edge keeps its latest flows, so that a busy neighbour cannot push them out.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -46,7 +46,8 @@ class EdgeTable:
         """Room for `max_edges` edges, allocated as they come."""
         self._max_edges = max_edges
         self._counts: Counts = np.zeros((BUCKETS, min(_FIRST_ROWS, max_edges), len(VerdictClass)), np.uint32)
-        self._records: dict[EdgeKey, EdgeRecord] = {}
+        self._records: OrderedDict[EdgeKey, EdgeRecord] = OrderedDict()
+        """The one whose last flow came longest ago stands first."""
         self._pairs: dict[tuple[object, object], int] = {}
         self._by_row: list[EdgeRecord | None] = []
         self._newest = 0
@@ -84,6 +85,7 @@ class EdgeTable:
         if record is None:
             self.unplaced += 1
             return
+        self._records.move_to_end(row.edge)
         record.latest.append(row)
         if row.verdict is VerdictClass.DROPPED:
             record.latest_dropped.append(row)
@@ -143,7 +145,7 @@ class EdgeTable:
         return record
 
     def _idle_row(self) -> int | None:
-        oldest = min((record for record in self._by_row if record), key=lambda record: record.last_seen_ns)
+        oldest = next(iter(self._records.values()))
         if oldest.last_seen_ns > (self._newest - BUCKETS) * BUCKET_NS:
             return None
         del self._records[oldest.key]

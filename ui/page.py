@@ -12,7 +12,6 @@ from dash import dcc, html
 from ui.state import DEFAULT_WINDOW_S, WINDOWS_S
 from ui.statuslines import Words
 
-INTERVAL_MS = 1_000
 Component = Any
 
 
@@ -26,7 +25,7 @@ def frame() -> Component:
     return html.Div(
         [
             dcc.Location(id="url", refresh=False),
-            dcc.Interval(id="tick", interval=INTERVAL_MS),
+            dcc.Store(id="tick"),
             dcc.Store(id="page", data=uuid.uuid4().hex),
             dcc.Store(id="update"),
             dcc.Store(id="applied", data=0),

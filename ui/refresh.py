@@ -69,13 +69,11 @@ class Refresh:
             Output("timeline", "figure"),
             Output("ns", "options"),
             *(Output(name, "children") for name in PART_NAMES),
-            Input("tick", "n_intervals"),
+            Input("tick", "data"),
             Input("url", "search"),
             Input("tidy", "n_clicks"),
             State("page", "data"),
             State("applied", "data"),
-            # One question at a time: Dash throws away an answer that the next question has overtaken.
-            running=[(Output("tick", "disabled"), True, False)],
         )(self.refresh)
 
     def refresh(self, _tick: Any, search: str | None, _tidy: Any, page_id: str, held: Any) -> tuple[Any, ...]:

@@ -9,13 +9,14 @@
 
   const SVG = "http://www.w3.org/2000/svg";
   const MAX_ROWS = 100;
+  const ASK_MS = 1000;
   const STALE_MS = 6000;
   const FAR_SCALE = 0.62, FARTHER_SCALE = 0.36, MAX_FIT_SCALE = 1.35;
   const CARD_RADIUS = 8;
 
   const map = { boxes: new Map(), cards: new Map(), edges: new Map(), size: [0, 0], moved: false, drawn: false };
   const view = { x: 0, y: 0, scale: 1 };
-  let svg, world, layers, selected = "", hovered = "", flow = "", askedAgain = 0, lastUpdate = performance.now(), clicks = 0;
+  let svg, world, layers, selected = "", hovered = "", flow = "", lastUpdate = performance.now(), clicks = 0;
   let pending = [], pendingMore = 0, held = 0, spot = "";
 
   const byId = (id) => document.getElementById(id);
@@ -582,14 +583,21 @@
     if (event.target.id === "flow-scroll" && event.target.scrollTop <= 4 && pending.length) applyRows(null, false);
   }, true);
   window.setInterval(() => {
-    const now = performance.now();
-    if (document.hidden || now - lastUpdate <= STALE_MS) return;
-    document.body.classList.add("stale");
-    if (now - askedAgain <= STALE_MS) return;
-    askedAgain = now;
-    // A question that broke off never said that it was over: ask on.
-    window.dash_clientside.set_props("tick", { disabled: false });
+    if (!document.hidden && performance.now() - lastUpdate > STALE_MS) document.body.classList.add("stale");
   }, 1000);
+
+  // One question at a time, a second apart: Dash throws away an answer that the next question overtook, so a server
+  // slower than the page asks would never be heard. A question that broke off is not answered at all: ask on.
+  let askedAt = performance.now(), waits = true, ticks = 0;
+  document.addEventListener("palomar-asked", () => { askedAt = performance.now(); waits = true; });
+  document.addEventListener("palomar-answered", () => { waits = false; });
+  window.setInterval(() => {
+    const since = performance.now() - askedAt;
+    if (since < (waits ? STALE_MS : ASK_MS)) return;
+    askedAt = performance.now();
+    ticks += 1;
+    window.dash_clientside.set_props("tick", { data: ticks });
+  }, 50);
   document.addEventListener("visibilitychange", () => { lastUpdate = performance.now(); });
 
   window.dash_clientside = Object.assign({}, window.dash_clientside, { palomar: { apply, theme } });
