@@ -16,7 +16,18 @@ from typing import Any
 
 REPEATS = 3
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
-MODULES = ["ingest", "flows", "telemetry", "relay", "latency", "ui", "cli", "nodeagent", "network"]
+MODULES = [
+    "ingest",
+    "flows",
+    "telemetry",
+    "relay",
+    "latency",
+    "ui",
+    "cli",
+    "nodeagent",
+    "network",
+    "busynode",
+]
 ON_REQUEST = ["soak"]
 """Parts that run only when named: `make bench BENCH=soak` takes 26 minutes."""
 HEAD = """# Benchmarks

@@ -10,8 +10,8 @@ Warm-up is as long as the slowest cache takes to fill. Bounds, and when this loa
 relay, per client 16 MiB to be merged (the client that never reads: in 20 s) and 5 s of hashes; page server,
 8,000 flows and 4,000 refused ones (4 s; 40 s), 20,000 uuids (10 s), 20,000 pod names (200 s, then emptied and
 filled again), 4,096 edges with their latest flows (13 min) and their counts in 2 s columns of a ring that is
-15 minutes long; page, 15 minutes of timeline. So 16 minutes; a run that has not filled the edges by then
-fails, and so does one whose page server or relay did not get the load.
+15 minutes long; page, 15 minutes of timeline. So 16 minutes; the table says "no" of a run that has not filled
+the edges by then, and of one whose page server did not get the load.
 
 Growth is the slope of Theil and Sen (median over all pairs) through the lowest sample of each half minute:
 what is in flight to clients that are behind, a killed node's answers and a second page come and go, what is
