@@ -1,21 +1,26 @@
-"""What the relay holds of nodes for a client that does not read on."""
+"""What the relay holds for a client that does not read on, and of clients and nodes that are gone."""
 
+import gc
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 
 from palomar.clock import SystemClock
-from palomar_pb.observer import observer_pb2
+from palomar_pb.observer import observer_pb2, observer_pb2_grpc
 from palomar_pb.palomar.v1 import batch_pb2
 from relay.nodestream import BATCHES_METHOD
 from relay.peers import Peer, PeerPool, PeerState
+from tests.kit.relaycluster import Cluster, cluster
 from tests.kit.wait import eventually_async
 
 MESSAGE = batch_pb2.FlowBatchBytes(responses=[bytes(60_000)]).SerializeToString()
 READ_MESSAGES = 1_500
 """Enough of a stream that is read for gRPC to widen the windows of the whole connection, where it may."""
 MOST_UNREAD_BYTES = 1 << 20
+MOST_OBJECTS = 1_000
+"""More or fewer that Python may hold after a round than before: caches and timers, not twenty a client."""
 
 
 class FloodingNode:
@@ -75,3 +80,43 @@ async def test_a_stream_that_is_not_read_holds_little_of_its_node() -> None:
             unread.cancel()
     finally:
         await pool.stop()
+
+
+def objects() -> int:
+    """Count what Python holds, without what it would throw away."""
+    gc.collect()
+    return len(gc.get_objects())
+
+
+async def come_and_go(running: Cluster) -> None:
+    """Be a client: ask for the past, for the status, follow for a moment, leave without a word."""
+    async with running.channel() as channel:
+        observer = observer_pb2_grpc.ObserverStub(channel)
+        async for _ in observer.GetFlows(observer_pb2.GetFlowsRequest(number=20)):
+            pass
+        await observer.ServerStatus(observer_pb2.ServerStatusRequest())
+        following = observer.GetFlows(observer_pb2.GetFlowsRequest(number=5, follow=True))
+        await following.read()
+        following.cancel()
+
+
+async def test_clients_and_nodes_that_go_leave_nothing_behind(tmp_path: Path) -> None:
+    """Sixty clients, and a node that is away four times, with nothing left of any in Python's memory."""
+    async with cluster(tmp_path, 2) as running:
+        await running.connected()
+        node = running.nodes[1]
+        node.emit(50)
+
+        async def round_of(clients: int, outages: int) -> None:
+            for _ in range(clients):
+                await come_and_go(running)
+            for _ in range(outages):
+                await node.stop()
+                await eventually_async(lambda: running.state(node.name) is not PeerState.CONNECTED, 20)
+                await node.start()
+                await running.connected()
+
+        await round_of(10, 1)
+        before = objects()
+        await round_of(60, 4)
+        await eventually_async(lambda: abs(objects() - before) < MOST_OBJECTS, 10)
