@@ -78,7 +78,7 @@ def test_the_panels_updates_take_neither_focus_nor_clicks(start_ui: StartUi, ope
         line = page.locator("#panel .edge-line", has_text="intruder → store")
         line.wait_for()
         line.focus()
-        page.evaluate("window.marked = document.activeElement")
+        until(page, "!!(window.marked = document.activeElement.closest('.edge-line'))")
         until(page, "!window.marked.isConnected")
         until(page, "(document.activeElement.dataset.id || '').includes('intruder>shop/store')")
         line.hover()

@@ -213,6 +213,16 @@ def test_the_page_says_when_its_own_server_is_gone(start_ui: StartUi, open_page:
         assert page.locator(".card").count() >= 8
 
 
+def test_a_paused_page_does_not_miss_its_server(start_ui: StartUi, open_page: OpenPage) -> None:
+    """Nothing new is no sign that nobody answers."""
+    with FlowServer(shop(), rate=30) as source:
+        page = open_page(start_ui(source.address).listen.url + "?paused=1")
+        page.locator(".card").first.wait_for()
+        paused_ms = page.evaluate("performance.now()")
+        until(page, f"performance.now() > {paused_ms} + 7500")
+        assert not page.locator("#stale").is_visible()
+
+
 def test_the_page_goes_on_when_its_own_server_is_back(start_ui: StartUi, open_page: OpenPage) -> None:
     """An open page is nothing that a person must reload; the new server sends it everything."""
     with FlowServer(shop(), rate=30) as source:

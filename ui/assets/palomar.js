@@ -590,7 +590,11 @@
   // slower than the page asks would never be heard. A question that broke off is not answered at all: ask on.
   let askedAt = performance.now(), waits = true, ticks = 0;
   document.addEventListener("palomar-asked", () => { askedAt = performance.now(); waits = true; });
-  document.addEventListener("palomar-answered", () => { waits = false; });
+  document.addEventListener("palomar-answered", () => {
+    waits = false;
+    lastUpdate = performance.now(); // a paused page is told nothing new, and that is an answer
+    document.body.classList.remove("stale");
+  });
   window.setInterval(() => {
     const since = performance.now() - askedAt;
     if (since < (waits ? STALE_MS : ASK_MS)) return;
