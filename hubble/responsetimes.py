@@ -66,7 +66,8 @@ def _varints(octets: npt.NDArray[np.uint8]) -> Times:
 def _time_ns(response: bytes) -> int:
     """The same for one response."""
     tail = response[-TAIL:]
-    begin = tail.rfind(TIME_TAG) + HEAD
+    # Not in the last octets: a time may end like the tag, and a length must follow it.
+    begin = tail.rfind(TIME_TAG, 0, -1) + HEAD
     stamp = tail[begin:]
     usual = begin >= HEAD and tail[begin - 1] == len(stamp) > NANOS_AT
     usual = usual and stamp[0] == SECONDS_TAG and stamp[NANOS_AT] == NANOS_TAG

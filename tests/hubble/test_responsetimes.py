@@ -1,11 +1,12 @@
 """Times read from the ends of serialised responses are those that parsing finds."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hubble.batches import encode_batch
-from hubble.responsetimes import FEW, response_times
+from hubble.responsetimes import FEW, TIME_TAG, response_times
 from palomar_pb.flow import flow_pb2
 from palomar_pb.observer import observer_pb2
 from palomar_pb.palomar.v1 import batch_pb2
@@ -36,6 +37,17 @@ def test_every_time_is_found(cases: list[tuple[int, bool, str]]) -> None:
     assert response_times(items).tolist() == times
     many = FEW // max(1, len(items)) + 1
     assert response_times(items * many).tolist() == times * many
+
+
+@pytest.mark.parametrize("octets", [2, 3, 4])
+def test_a_time_that_ends_like_the_tag_of_times_is_read(octets: int) -> None:
+    """Sixteen in a million moments do: the octets of their nanoseconds are those that announce a time."""
+    nanos = TIME_TAG[1] << 7 * (octets - 1) | (TIME_TAG[0] & 0x7F) << 7 * (octets - 2)
+    time_ns = 1_795_248_001 * 10**9 + nanos
+    item = response(time_ns, False, "n")
+    assert item.endswith(TIME_TAG)
+    assert response_times([item]).tolist() == [time_ns]
+    assert response_times([item] * (FEW + 1)).tolist() == [time_ns] * (FEW + 1)
 
 
 def test_a_response_without_a_time_has_none() -> None:
