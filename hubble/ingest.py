@@ -9,8 +9,6 @@ unusable configuration.
 
 import argparse
 import contextlib
-import ctypes as ct
-import json
 import logging
 import mmap
 import os
@@ -19,7 +17,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -31,9 +29,10 @@ from hubble.errors import IngestConfigError
 from hubble.names import NamesWriter
 from hubble.storefile import DEFAULT_CAPACITY, MAX_CAPACITY, MIN_CAPACITY
 from hubble.storewriter import FlowStoreWriter
-from palomar import log
+from palomar import jsonconfig, log
 from palomar.clock import Clock, SystemClock
-from palomar.errors import PalomarError
+from palomar.errors import InvalidInputError, PalomarError
+from palomar.parent import die_with_parent
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +48,6 @@ STATS_NS = 1_000_000_000
 SYNC_WAIT_NS = 1_000_000_000
 """At start the rings may fill this long while the agent tells the names."""
 SEND_WAIT_S = 0.5
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,22 +72,9 @@ class IngestConfig:
     def parse(cls, text: str) -> Self:
         """Read a JSON object; IngestConfigError names a key that is unknown, missing or of the wrong type."""
         try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise IngestConfigError(f"--config-json is no JSON: {error}") from error
-        if not isinstance(values, dict):
-            raise IngestConfigError("--config-json must be an object")
-        known = {item.name: item for item in fields(cls)}
-        for key, value in values.items():
-            if key not in known:
-                raise IngestConfigError(f"--config-json: {key}: unknown; known are {', '.join(known)}")
-            kind = known[key].type
-            if isinstance(value, bool) or not isinstance(value, int if kind is int else str):
-                raise IngestConfigError(f"--config-json: {key}: {value!r} is of the wrong type")
-        for key in ("flow_dir", "globals_dir", "socket"):
-            if key not in values:
-                raise IngestConfigError(f"--config-json: {key}: missing")
-        config = cls(**values)
+            config = jsonconfig.decode(cls, text)
+        except InvalidInputError as error:
+            raise IngestConfigError(f"--config-json: {error}") from error
         if not MIN_CAPACITY <= config.capacity <= MAX_CAPACITY:
             raise IngestConfigError(
                 f"--config-json: capacity: {config.capacity} is not in {MIN_CAPACITY}..{MAX_CAPACITY}"
@@ -102,7 +87,7 @@ class IngestConfig:
 
     def to_json(self) -> str:
         """Return what `parse` reads."""
-        return json.dumps(asdict(self))
+        return jsonconfig.encode(self)
 
 
 class Ingest:
@@ -239,10 +224,7 @@ def _writable(link: socket.socket, timeout_s: float) -> bool:
 
 def _become_ingest(parent_pid: int) -> None:
     """End with the parent, and go before ordinary processes."""
-    libc = ct.CDLL(None, use_errno=True)
-    libc["prctl"](_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    # The parent may have ended before the call above.
-    if parent_pid and os.getppid() != parent_pid:
+    if not die_with_parent(parent_pid):
         raise IngestConfigError(f"the parent process {parent_pid} is gone")
     try:
         os.setpriority(os.PRIO_PROCESS, 0, NICE)

@@ -7,26 +7,24 @@ dies. Everything it does is in `hubble.grpcserver`, `hubble.observer` and below;
 
 import argparse
 import asyncio
-import ctypes
-import json
 import logging
-import os
-import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from hubble.flowsource import FlowSource
 from hubble.grpcserver import GrpcServer, Listener, TcpListener, UnixListener
 from hubble.observer import NodeFacts, ObserverService
 from hubble.observingnode import ObservingNode
 from hubble.peer import PeerService
-from palomar import log
+from palomar import jsonconfig, log
 from palomar.clock import Clock, SystemClock
 from palomar.errors import InvalidInputError
-from palomar.paths import NodePaths
+from palomar.parent import die_with_parent
+from palomar.paths import SOCKET_GROUP, NodePaths
+from palomar.stopsignal import stop_signal
 from palomar.tasks import spawn
 from palomar.tls import tls_files
 from palomar.version import installed_version
@@ -36,7 +34,6 @@ logger = logging.getLogger(__name__)
 READY_POLL_S = 0.1
 READY_CHECK_S = 1.0
 LISTEN_RETRY_S = 1.0
-_PR_SET_PDEATHSIG = 1
 EXIT_BAD_CONFIG = 2
 INSECURE = "plain-text-on-loopback"
 PEERS_FILE = "peers.json"
@@ -56,7 +53,7 @@ class ServerConfig:
     cluster_name: str = "default"
     node_labels: tuple[str, ...] = ()
     """`key=value`."""
-    socket_group: str = "palomar"
+    socket_group: str = SOCKET_GROUP
     listen_address: str = ""
     """`host:port` for relays; empty for none. Mutual TLS unless `listen_insecure`."""
     tls_cert_file: str = ""
@@ -72,23 +69,11 @@ class ServerConfig:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read the JSON object; InvalidInputError names a key that is unknown, missing or of a wrong type."""
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise InvalidInputError(f"not JSON: {error}", "config-json") from error
-        if not isinstance(values, dict):
-            raise InvalidInputError("not a JSON object", "config-json")
-        known = {field.name: field for field in fields(cls)}
-        for key, value in values.items():
-            if key not in known:
-                raise InvalidInputError(f"unknown key; known are {', '.join(known)}", key)
-            _check_type(key, value)
-        for name, field in known.items():
-            if field.default is MISSING and not values.get(name):
-                raise InvalidInputError("missing", name)
-        labels = tuple(values.pop("node_labels", ()))
-        config = cls(**values, node_labels=labels)
+        """Read the JSON object; InvalidInputError names a key that is unknown, missing or wrong."""
+        config = jsonconfig.decode(cls, text)
+        for key in ("run_dir", "state_dir", "node_name"):
+            if not getattr(config, key):
+                raise InvalidInputError("empty", key)
         config.tcp_listener()
         return config
 
@@ -103,7 +88,7 @@ class ServerConfig:
 
     def to_json(self) -> str:
         """What `parse` reads."""
-        return json.dumps(asdict(self))
+        return jsonconfig.encode(self)
 
     @property
     def paths(self) -> NodePaths:
@@ -111,14 +96,6 @@ class ServerConfig:
         return NodePaths(
             run_dir=Path(self.run_dir), state_dir=Path(self.state_dir), bpf_root=Path("/sys/fs/bpf")
         )
-
-
-def _check_type(key: str, value: Any) -> None:
-    if key == "node_labels":
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise InvalidInputError("not a list of texts", key)
-    elif isinstance(value, bool) or not isinstance(value, int if key == "parent_pid" else str):
-        raise InvalidInputError(f"{value!r} is of the wrong type", key)
 
 
 def program_version() -> str:
@@ -194,10 +171,7 @@ class FlowServer:
 
 async def serve(config: ServerConfig, clock: Clock) -> None:
     """Run until SIGTERM or SIGINT."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+    stopped = stop_signal()
     server = FlowServer(config, clock)
     await server.start()
     try:
@@ -205,11 +179,6 @@ async def serve(config: ServerConfig, clock: Clock) -> None:
     finally:
         await server.stop()
         logger.info("flow server stopped")
-
-
-def die_with_parent() -> None:
-    """Have the kernel send SIGTERM when the process that started this one is gone (prctl(2))."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -223,9 +192,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"hubble.server: {error}\n")
         return EXIT_BAD_CONFIG
     log.configure(config.log_level, config.log_format)
-    die_with_parent()
-    if config.parent_pid not in (0, os.getppid()):
-        return 0  # it died before the kernel was told
+    if not die_with_parent(config.parent_pid):
+        return 0
     asyncio.run(serve(config, SystemClock()))
     return 0
 

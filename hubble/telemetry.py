@@ -30,13 +30,14 @@ from hubble.metrics.exposition import flow_families
 from hubble.metrics.registry import FlowMetricsRegistry
 from hubble.metrics.server import MetricsServer
 from hubble.observingnode import ObservingNode
-from hubble.server import die_with_parent, program_version
+from hubble.server import program_version
 from hubble.storefollower import StoreFollower, StorePosition
 from hubble.telemetryconfig import TelemetryConfig
 from palomar import log
 from palomar.certwatch import CHECK_S, CertificateWatch
 from palomar.clock import Clock, SystemClock
 from palomar.errors import InvalidInputError
+from palomar.parent import die_with_parent
 from palomar.tasks import spawn
 
 logger = logging.getLogger(__name__)

@@ -1,11 +1,14 @@
 """Where a node keeps things: derived from two roots so that many nodes can share one machine.
 
-`run_dir` (default /run/palomar) holds sockets and the flow store, `state_dir` (default
-/var/lib/palomar) what survives a reboot, `bpf_root` (default /sys/fs/bpf) the pins.
+`run_dir` (default /run/palomar) holds sockets, `state_dir` (default /var/lib/palomar) what survives a
+reboot, the flow store too, `bpf_root` (default /sys/fs/bpf) the pins.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+
+SOCKET_GROUP = "palomar"
+"""Whose members may use the sockets, where nothing else is said."""
 
 
 @dataclass(frozen=True, slots=True)
