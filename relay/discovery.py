@@ -14,9 +14,10 @@ import grpc
 
 from palomar import tasks
 from palomar.errors import InvalidInputError
-from palomar.tls import TlsFiles, channel_credentials, verify_name_option
+from palomar.tls import TlsFiles
 from palomar_pb.peer import peer_pb2, peer_pb2_grpc
-from relay.peers import RECONNECT_OPTIONS, Peer, PeerPool
+from relay.channel import open_channel
+from relay.peers import Peer, PeerPool
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Discovery:
         said = ""
         while True:
             try:
-                channel = self._connect(service)
+                channel = open_channel(service.address, service.server_name, self._tls, "the peer service")
                 try:
                     await self._listen(channel, service)
                 finally:
@@ -89,14 +90,6 @@ class Discovery:
                 facts = {"address": service.address, "reason": reason}
                 logger.warning("peer service not reached, known peers stay", extra=facts)
             await asyncio.sleep(RETRY_S * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
-
-    def _connect(self, service: PeerService) -> grpc.aio.Channel:
-        if not service.server_name:
-            return grpc.aio.insecure_channel(service.address, options=RECONNECT_OPTIONS)
-        if self._tls is None:
-            raise InvalidInputError("a peer service on TCP wants the relay's client certificate")
-        options = (*RECONNECT_OPTIONS, verify_name_option(service.server_name))
-        return grpc.aio.secure_channel(service.address, channel_credentials(self._tls), options=options)
 
     async def _listen(self, channel: grpc.aio.Channel, service: PeerService) -> None:
         heard: set[str] = set()

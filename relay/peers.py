@@ -1,9 +1,8 @@
 """The nodes a relay knows: one channel each, kept connected, with the state people ask about.
 
 Input: announcements of peers (`relay.discovery`, or a fixed list). Output: channels for the collectors
-and changes of state for their streams. gRPC reconnects by itself, with backoff and jitter; this module
-watches the outcome, names the cause, builds channels anew when certificates change and ages the old ones
-out.
+and changes of state for their streams. A channel reconnects by itself (`relay.channel`); this module watches
+the outcome, names the cause, builds channels anew when certificates change and ages the old ones out.
 """
 
 import asyncio
@@ -18,26 +17,12 @@ import grpc
 from palomar import certs, handshake, tasks
 from palomar.clock import Clock
 from palomar.errors import InvalidInputError
-from palomar.tls import TlsFiles, channel_credentials, verify_name_option
+from palomar.tls import TlsFiles
 from palomar_pb.observer import observer_pb2, observer_pb2_grpc
+from relay.channel import open_channel
 
 logger = logging.getLogger(__name__)
 
-RECONNECT_OPTIONS = (
-    ("grpc.initial_reconnect_backoff_ms", 250),
-    ("grpc.min_reconnect_backoff_ms", 250),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
-    ("grpc.keepalive_time_ms", 5_000),
-    ("grpc.keepalive_timeout_ms", 3_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_receive_message_length", 64 << 20),
-    # Windows do not grow: a stream that is not read on would keep 4 MB of every node in gRPC's buffers.
-    ("grpc.http2.bdp_probe", 0),
-    ("grpc.http2.lookahead_bytes", 256 << 10),  # at 50 ms to a node still 5 MB/s
-    ("grpc.enable_http_proxy", 0),
-    ("grpc.use_local_subchannel_pool", 1),  # a channel of its own shows the certificate of its own time
-)
 PROBE_TIMEOUT_S = 3.0
 REPROBE_S = 5.0
 """A connected peer is asked for its status this often, one that does not serve yet more often."""
@@ -198,14 +183,10 @@ class PeerPool:
             await entry.opened.close()
 
     def _connect(self, peer: Peer) -> grpc.aio.Channel:
-        if not peer.server_name:
-            if not peer.address.startswith("unix:") and not self._allow_insecure:
-                raise InvalidInputError(f"peer {peer.name} at {peer.address} offers no TLS: refused")
-            return grpc.aio.insecure_channel(peer.address, options=RECONNECT_OPTIONS)
-        if self._tls is None:
-            raise InvalidInputError(f"peer {peer.name} wants TLS and this relay has no client certificate")
-        options = (*RECONNECT_OPTIONS, verify_name_option(peer.server_name))
-        return grpc.aio.secure_channel(peer.address, channel_credentials(self._tls), options=options)
+        plain = not peer.server_name and not peer.address.startswith("unix:")
+        if plain and not self._allow_insecure:
+            raise InvalidInputError(f"peer {peer.name} at {peer.address} offers no TLS: refused")
+        return open_channel(peer.address, peer.server_name, self._tls, f"peer {peer.name}")
 
     async def _watch(self, entry: PeerEntry, channel: grpc.aio.Channel) -> None:
         """Follow the channel's connectivity and probe it at every change, and now and then."""
