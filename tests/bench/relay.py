@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import json
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +25,7 @@ import grpc
 from hubble.batches import encode_batch
 from palomar.certs import Role
 from palomar.clock import SystemClock
-from palomar.tls import TlsFiles, channel_credentials, server_credentials, verify_name_option
+from palomar.tls import TlsFiles, server_credentials
 from palomar_pb.flow import flow_pb2
 from palomar_pb.observer import observer_pb2
 from palomar_pb.palomar.v1 import batch_pb2
@@ -34,7 +33,8 @@ from relay.config import RelayConfig
 from relay.main import Relay
 from relay.nodestream import BATCHES_METHOD, PLAIN_METHOD
 from relay.peers import Peer, PeerState
-from tests.kit.relaycluster import Certificates, Follower, cluster
+from tests.bench.child import Child
+from tests.kit.relaycluster import Certificates, client_channel, cluster, follower
 from tests.kit.wait import eventually_async
 
 BATCH = 512
@@ -136,46 +136,6 @@ async def run_relay(tls: TlsFiles, server_name: str, ports: list[int]) -> None:
     await relay.stop()
 
 
-class Child:
-    """One of the other processes."""
-
-    def __init__(self, role: str, folder: Path, *words: str) -> None:
-        argv = [
-            sys.executable,
-            "-m",
-            "tests.bench.relay",
-            "--role",
-            role,
-            "--folder",
-            str(folder),
-            *words,
-        ]
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def line(self) -> Any:
-        assert self._process.stdout is not None
-        return json.loads(self._process.stdout.readline())
-
-    def ask(self) -> Any:
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return self.line()
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(20)
-
-
-def client_channel(port: int, tls: TlsFiles) -> grpc.aio.Channel:
-    options = [
-        verify_name_option("instance.hubble-relay.cilium.io"),
-        ("grpc.max_receive_message_length", -1),
-    ]
-    return grpc.aio.secure_channel(f"127.0.0.1:{port}", channel_credentials(tls), options=options)
-
-
 async def drain(port: int, tls: TlsFiles) -> tuple[int, bool]:
     """Take a whole answer of the relay: how many flows, and whether they came in order."""
     count, newest, ordered = 0, 0, True
@@ -227,17 +187,13 @@ async def latencies_ms(folder: Path) -> list[float]:
     found: list[float] = []
     async with cluster(folder) as running, running.channel() as channel:
         await running.connected()
-        seen = Follower(channel)
-        task = asyncio.get_running_loop().create_task(seen.run())
-        await eventually_async(lambda: seen.responses)
-        for number in range(LATENCY_FLOWS):
-            before = len(seen.responses)
-            begin = time.perf_counter()
-            running.nodes[number % 3].emit(1)
-            await eventually_async(lambda count=before: len(seen.responses) > count, interval_s=0.001)
-            found.append((time.perf_counter() - begin) * 1000)
-        seen.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        async with follower(channel) as seen:
+            for number in range(LATENCY_FLOWS):
+                before = len(seen.responses)
+                begin = time.perf_counter()
+                running.nodes[number % 3].emit(1)
+                await eventually_async(lambda count=before: len(seen.responses) > count, interval_s=0.001)
+                found.append((time.perf_counter() - begin) * 1000)
     return found
 
 
@@ -248,9 +204,11 @@ async def measure(nodes: int, flows: int, repeats: int = 3) -> dict[str, Any]:
         certificates = Certificates(folder / "certs")
         for role, party in ((Role.AGENT, "n"), (Role.RELAY, "relay"), (Role.CLIENT, "someone")):
             certificates.issue(role, party)
-        sources = Child("nodes", folder, "--nodes", str(nodes), "--flows", str(flows // nodes))
+        module, at = "tests.bench.relay", ("--folder", name)
+        numbers = ("--nodes", str(nodes), "--flows", str(flows // nodes))
+        sources = Child(module, "--role", "nodes", *at, *numbers)
         ports = sources.line()
-        relay = Child("relay", folder, "--ports", json.dumps(ports))
+        relay = Child(module, "--role", "relay", *at, "--ports", json.dumps(ports))
         port = relay.line()
         client = certificates.directory.files(Role.CLIENT, "someone")
         best: dict[str, Any] = {}

@@ -40,9 +40,11 @@ from statistics import median
 from typing import Any, Self
 
 from palomar.certs import Role
+from tests.bench.child import Child
 from tests.bench.soakclients import server_flags
 from tests.bench.soaknodes import NODES, WORKLOADS
-from tests.bench.ui import answers, free_port
+from tests.bench.ui import answers
+from tests.kit.ports import free_port
 from tests.kit.relaycluster import Certificates
 from tests.kit.wait import eventually
 from tests.ui.conftest import ARGUMENTS, CHROMIUM
@@ -142,34 +144,6 @@ class Recorder:
 
     def latest(self) -> dict[str, float]:
         return {name: round(taken[-1][1], 1) for name, taken in self._taken.items()}
-
-
-class Child:
-    """A process of the soak that answers a line with a line of JSON."""
-
-    def __init__(self, module: str, *words: str) -> None:
-        argv = [sys.executable, "-m", module, *words]
-        self._process = subprocess.Popen(
-            argv, cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def line(self) -> Any:
-        assert self._process.stdout is not None
-        said = self._process.stdout.readline()
-        if not said:
-            raise SystemExit(f"{self._process.args} has ended")
-        return json.loads(said)
-
-    def ask(self) -> Any:
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return self.line()
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(60)
 
 
 @contextmanager

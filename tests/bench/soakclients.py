@@ -18,11 +18,11 @@ from typing import Any
 import grpc
 
 from palomar.certs import RELAY_SERVER_NAME, Role
-from palomar.tls import TlsFiles, channel_credentials, verify_name_option
+from palomar.tls import TlsFiles
 from palomar_pb.observer import observer_pb2, observer_pb2_grpc
 from palomar_pb.palomar.v1 import batch_pb2, batch_pb2_grpc
 from relay.nodestream import BATCHES_METHOD, PLAIN_METHOD
-from tests.kit.relaycluster import Certificates
+from tests.kit.relaycluster import Certificates, client_channel
 
 REPO = Path(__file__).resolve().parents[2]
 COME_EVERY_S = 1.0
@@ -66,8 +66,7 @@ class Clients:
         self.counts = Counts()
 
     def _channel(self) -> grpc.aio.Channel:
-        options = [verify_name_option(RELAY_SERVER_NAME), ("grpc.use_local_subchannel_pool", 1)]
-        return grpc.aio.secure_channel(f"127.0.0.1:{self._port}", channel_credentials(self._tls), options)
+        return client_channel(self._port, self._tls)
 
     async def follow(self) -> None:
         """Read all by the batched stream."""

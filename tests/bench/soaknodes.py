@@ -27,11 +27,11 @@ import numpy.typing as npt
 
 from hubble.flowendpoint import FlowEndpoint
 from hubble.flowendpoint import Workload as Owner
-from hubble.server import FlowServer, ServerConfig, die_with_parent
+from hubble.server import FlowServer, ServerConfig
 from palomar.certs import Role
 from palomar.clock import SystemClock
+from palomar.parent import die_with_parent
 from palomar.verdict import TraceReason
-from tests.bench.ui import free_port
 from tests.kit.flows import record, stored
 from tests.kit.relaycluster import Certificates, Node, write_peers
 
@@ -261,7 +261,7 @@ def run(folder: Path) -> None:
     for number in range(NODES):
         name = f"n{number}"
         tls = certificates.issue(Role.AGENT, name)
-        nodes.append(Node(name, folder / name, tls, SystemClock(), CAPACITY, free_port()))
+        nodes.append(Node(name, folder / name, tls, SystemClock(), CAPACITY))
     parties = [Party(number) for number in range(WORKLOADS)]
     traffic = [Traffic(node, number, parties, number) for number, node in enumerate(nodes)]
     for node in nodes:

@@ -1,12 +1,13 @@
 """Real stores for the contract suite (a directory; Debian's etcd on a random loopback port) and its cast."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -19,6 +20,7 @@ from cluster.etcd import EtcdDriver
 from cluster.filestore import FileDriver
 from cluster.shared import SharedState, SharedStateConfig
 from palomar.identity import NumericIdentity
+from tests.kit.ports import free_port
 from tests.kit.wait import eventually
 
 LEASE_TTL_S = 2  # the shortest that etcd grants
@@ -97,16 +99,17 @@ class EtcdStore:
                 stderr=log,
                 env={k: v for k, v in os.environ.items() if not k.startswith("ETCD_")},
             )
-        eventually(self._listens, timeout_s=20)
+        eventually(self._is_well, timeout_s=20)
 
-    def _listens(self) -> bool:
+    def _is_well(self) -> bool:
+        """Whether it has a leader: one that is killed before it had its first never finds one again."""
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()
         try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=0.2).close()
+            with urllib.request.urlopen(f"http://{self.endpoint}/health", timeout=1) as answer:
+                return json.load(answer) == {"health": "true"}
         except OSError:
             return False
-        return True
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
@@ -121,12 +124,6 @@ class EtcdStore:
     def empty(self) -> None:
         assert self.process is None
         shutil.rmtree(self.data, ignore_errors=True)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Nodes:

@@ -10,7 +10,8 @@ from cluster.errors import BackendUnavailableError
 from cluster.etcd import EtcdDriver, parse_endpoint
 from cluster.shared import SharedState, SharedStateConfig
 from palomar.errors import InvalidInputError
-from tests.cluster.stores import LEASE_TTL_S, EtcdStore, free_port, node_ip, pod_entry
+from tests.cluster.stores import LEASE_TTL_S, EtcdStore, node_ip, pod_entry
+from tests.kit.ports import free_port
 from tests.kit.wait import eventually_async
 
 CONFIG = SharedStateConfig("node-1", node_ip(1), LEASE_TTL_S)

@@ -1,11 +1,11 @@
 """Nodes and a relay in this process: real flow servers over real stores, real mutual TLS on loopback."""
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from hubble.server import PEERS_FILE, FlowServer, ServerConfig
 from hubble.storewriter import FlowStoreWriter
 from palomar import certs
 from palomar.certdir import CertDirectory
-from palomar.certs import Role, node_server_name
+from palomar.certs import RELAY_SERVER_NAME, Role, node_server_name
 from palomar.clock import Clock, SystemClock
 from palomar.tls import TlsFiles, channel_credentials, verify_name_option
 from palomar_pb.observer import observer_pb2_grpc
@@ -28,9 +28,9 @@ from relay.main import Relay
 from relay.peers import Peer, PeerState
 from tests.kit.flows import FakeNames, record, stored
 from tests.kit.flowserver import write_names
+from tests.kit.ports import free_port
 from tests.kit.wait import eventually_async
 
-HOUR = timedelta(hours=1)
 NS_PER_S = 1_000_000_000
 
 
@@ -74,7 +74,8 @@ class Node:
     tls: TlsFiles
     clock: Clock
     capacity: int = 65_536
-    port: int = 0
+    port: int = field(default_factory=free_port)
+    """Its own also while the server is stopped."""
     server: FlowServer | None = None
     sent: int = 0
     peers_file: Path = field(init=False)
@@ -117,7 +118,6 @@ class Node:
         await self.server.start()
         server = self.server
         await eventually_async(lambda: server.tcp_port)
-        self.port = server.tcp_port
         return self
 
     async def stop(self) -> None:
@@ -155,6 +155,16 @@ def write_peers(path: Path, nodes: Iterable[Node]) -> None:
     partial.replace(path)
 
 
+def client_channel(port: int, tls: TlsFiles) -> grpc.aio.Channel:
+    """A client's channel to the relay on `port` of this machine: a connection of its own, any message."""
+    options = [
+        verify_name_option(RELAY_SERVER_NAME),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.max_receive_message_length", -1),
+    ]
+    return grpc.aio.secure_channel(f"127.0.0.1:{port}", channel_credentials(tls), options=options)
+
+
 @dataclass
 class Cluster:
     """What a test holds in its hands."""
@@ -167,13 +177,7 @@ class Cluster:
 
     def channel(self, tls: TlsFiles | None = None) -> grpc.aio.Channel:
         """A client's channel to the relay."""
-        options = [
-            verify_name_option("instance.hubble-relay.cilium.io"),
-            ("grpc.use_local_subchannel_pool", 1),
-            ("grpc.max_receive_message_length", -1),
-        ]
-        address = f"127.0.0.1:{self.relay.server.port}"
-        return grpc.aio.secure_channel(address, channel_credentials(tls or self.client), options=options)
+        return client_channel(self.relay.server.port, tls or self.client)
 
     async def connected(self, *names: str) -> None:
         """Wait until these nodes (all, without names) are connected."""
@@ -278,3 +282,25 @@ class Follower:
 
     def cancel(self) -> None:
         self._call.cancel()
+
+
+@asynccontextmanager
+async def follower(channel: grpc.aio.Channel, **request: Any) -> AsyncIterator[Follower]:
+    """A client that follows; it has begun when this is entered."""
+    running = Follower(channel, **request)
+    running.task = asyncio.get_running_loop().create_task(running.run())
+    try:
+        await eventually_async(lambda: running.responses)
+        yield running
+    finally:
+        running.cancel()
+        await asyncio.gather(running.task, return_exceptions=True)
+
+
+async def nodes_are_followed(running: Cluster) -> None:
+    """Check that a client hears every new flow of the cluster's nodes, whatever else the relay knows."""
+    names = {node.name for node in running.nodes}
+    async with running.channel() as channel, follower(channel) as seen:
+        expected = Counter((n.name, number) for n in running.nodes for number in n.emit(3))
+        await eventually_async(lambda: Counter(flow for flow in seen.flows() if flow[0] in names) == expected)
+        assert not seen.task.done()

@@ -1,8 +1,12 @@
-"""Certificates that do not serve: who is refused, what the log says, and that everybody else goes on."""
+"""Certificates in a cluster: those that do not serve, those of other makes, and their replacement.
+
+Who is refused, what the log says, and that everybody else goes on.
+"""
 
 import asyncio
 import logging
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,10 +17,15 @@ import pytest
 from palomar import certs
 from palomar.certrotation import CaRotation
 from palomar.certs import Role
+from palomar.clock import SystemClock
 from palomar.tls import TlsFiles
 from palomar_pb.observer import observer_pb2, observer_pb2_grpc
+from palomar_pb.relay import relay_pb2
+from relay.config import RelayConfig
+from relay.main import Relay
 from relay.peers import PeerState
-from tests.kit.relaycluster import Cluster, Follower, cluster
+from tests.kit import oddcerts
+from tests.kit.relaycluster import Cluster, ask, cluster, follower, nodes_are_followed
 from tests.kit.wait import eventually_async
 
 DAY = timedelta(days=1)
@@ -160,10 +169,7 @@ async def test_the_ca_itself_is_changed_while_following_and_no_flow_is_missed(tm
         old = TlsFiles(*(tmp_path / f"old-{part}" for part in ("cert", "key", "ca")))
         for new, kept in ((old.cert, running.client.cert), (old.key, running.client.key)):
             new.write_bytes(kept.read_bytes())
-        seen = Follower(channel)
-        task = asyncio.get_running_loop().create_task(seen.run())
-        try:
-            await eventually_async(lambda: seen.responses)
+        async with follower(channel) as seen:
             expected: Counter[tuple[str, int]] = Counter()
             for step in (rotation.start, rotation.issue, rotation.finish):
                 before = {node.full_name: pool.get(node.full_name).channel for node in running.nodes}
@@ -181,9 +187,6 @@ async def test_the_ca_itself_is_changed_while_following_and_no_flow_is_missed(tm
             for node in running.nodes:
                 expected.update((node.name, number) for number in node.emit(5))
             await eventually_async(lambda: Counter(seen.flows()) == expected, timeout_s=20)
-        finally:
-            seen.cancel()
-            await asyncio.gather(task, return_exceptions=True)
         old.ca.write_bytes(running.client.ca.read_bytes())
         request = observer_pb2.ServerStatusRequest()
         async with running.channel(old) as late:
@@ -194,3 +197,104 @@ async def test_the_ca_itself_is_changed_while_following_and_no_flow_is_missed(tm
         async with running.channel() as fresh:
             stub = observer_pb2_grpc.ObserverStub(fresh)
             assert (await stub.ServerStatus(request, timeout=10)).num_connected_nodes.value == 2
+
+
+@pytest.mark.parametrize("kind", ["rsa", "rsa, PKCS 1", "ec, SEC 1", "behind another authority"])
+async def test_keys_and_chains_of_other_makes_serve(tmp_path: Path, kind: str) -> None:
+    """On the node's side and on the relay's."""
+    async with cluster(tmp_path, 1) as running:
+        await running.connected()
+        node = running.nodes[0]
+        ca = oddcerts.load(running.certificates.directory.ca())
+        relay = running.certificates.directory.files(Role.RELAY, "relay")
+        if kind == "behind another authority":
+            root = oddcerts.make("Root", is_ca=True)
+            ca = oddcerts.make("Between", root, is_ca=True)
+            relay.ca.write_bytes(root.pem + relay.ca.read_bytes())
+        for files, names in ((node.tls, [node.server_name]), (relay, ["instance.hubble-relay.cilium.io"])):
+            key = oddcerts.rsa_key() if kind.startswith("rsa") else oddcerts.ec_key()
+            party = oddcerts.make("odd", ca, key=key, names=names)
+            files.key.write_bytes(party.key_pem(traditional="1" in kind))
+            files.cert.write_bytes(party.pem + (ca.pem if "behind" in kind else b""))
+        before = running.relay.pool.get(node.full_name).channel
+        await eventually_async(
+            lambda: running.relay.pool.get(node.full_name).channel is not before, timeout_s=15
+        )
+        await node.stop()
+        await eventually_async(lambda: running.state("n1") is PeerState.UNAVAILABLE, timeout_s=15)
+        await node.start()
+        await running.connected()
+        await nodes_are_followed(running)
+
+
+@pytest.mark.parametrize(
+    ("whose", "usage", "words"),
+    [
+        ("node", oddcerts.CLIENT, "is for clients only: its extended key usage lacks serverAuth"),
+        ("relay", oddcerts.SERVER, "is for servers only: its extended key usage lacks clientAuth"),
+    ],
+)
+async def test_a_certificate_for_the_other_side_only_is_called_that(
+    tmp_path: Path, whose: str, usage: Any, words: str
+) -> None:
+    """gRPC says no more than `unsupported certificate purpose`, or nothing."""
+    async with cluster(tmp_path, 1) as running:
+        await running.connected()
+        node = running.nodes[0]
+        files = node.tls if whose == "node" else running.certificates.directory.files(Role.RELAY, "relay")
+        ca = oddcerts.load(running.certificates.directory.ca())
+        await node.stop()
+        party = oddcerts.make("odd", ca, names=[node.server_name], usages=[usage])
+        files.key.write_bytes(party.key_pem())
+        files.cert.write_bytes(party.pem)
+        await node.start()
+        await eventually_async(lambda: words in running.reason("n1"), timeout_s=15)
+        assert "CN=odd, valid 20" in running.reason("n1")
+
+
+async def test_a_client_hears_whose_reason_is_which(tmp_path: Path) -> None:
+    """Two nodes away for two reasons: each reason stands by its node."""
+    async with cluster(tmp_path, 3) as running:
+        await running.connected()
+        _, second, third = running.nodes
+        await second.stop()
+        await third.stop()
+        running.certificates.spoil(third.tls, Role.AGENT, "somebody-else")
+        await third.start()
+        await eventually_async(lambda: "is for somebody-else" in running.reason("n3"), timeout_s=15)
+        await eventually_async(lambda: running.state("n2") is PeerState.UNAVAILABLE, timeout_s=15)
+        async with running.channel() as channel:
+            told = [r.node_status for r in await ask(channel, number=1) if r.HasField("node_status")]
+        away = next(t for t in told if t.state_change == relay_pb2.NODE_UNAVAILABLE)
+        assert list(away.node_names) == ["default/n2", "default/n3"]
+        second_says, third_says = away.message.split("; default/n3: ")
+        assert second_says.startswith("default/n2: ")
+        assert "is for somebody-else" in third_says
+
+
+@pytest.mark.parametrize("how", ["missing", "half", "of another key"])
+async def test_a_relay_that_starts_before_its_certificate_is_whole_finds_its_nodes_later(
+    tmp_path: Path, how: str
+) -> None:
+    """It lists them meanwhile, with the reason, and needs no restart."""
+    async with cluster(tmp_path, 2) as running:
+        tls = running.certificates.issue(Role.RELAY, "late")
+        if how == "missing":
+            tls.cert.unlink()
+        elif how == "half":
+            tls.cert.write_bytes(tls.cert.read_bytes()[:300])
+        else:
+            tls.key.write_bytes(certs.make_ca(running.certificates.now).key)
+        peers = tuple(node.peer for node in running.nodes)
+        relay = Relay(RelayConfig(listen="127.0.0.1:0", tls=tls, peers=peers), SystemClock())
+        late = replace(running, relay=relay)
+        await relay.start()
+        try:
+            assert [late.state(node.name) for node in late.nodes] == [PeerState.UNAVAILABLE] * 2
+            assert "relay-late" in late.reason("n1")
+            running.certificates.issue(Role.RELAY, "late")
+            await late.connected()
+            await eventually_async(lambda: relay.server.port, timeout_s=15)
+            await nodes_are_followed(late)
+        finally:
+            await relay.stop()

@@ -2,29 +2,22 @@
 
 import asyncio
 import ssl
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
-from palomar import certs
 from palomar.certs import Role
-from palomar.clock import SystemClock
 from palomar_pb.observer import observer_pb2
 from palomar_pb.observer.observer_pb2 import GetFlowsRequest
 from palomar_pb.palomar.v1 import batch_pb2
 from palomar_pb.relay import relay_pb2
-from relay.config import RelayConfig
-from relay.main import Relay
 from relay.nodestream import BATCHES_METHOD, MAX_RESPONSE_BYTES, PLAIN_METHOD
 from relay.peers import Peer, PeerState
-from tests.kit import oddcerts
-from tests.kit.relaycluster import NS_PER_S, Cluster, Follower, ask, cluster, flows_of
+from tests.kit.relaycluster import NS_PER_S, Cluster, ask, cluster, flows_of, nodes_are_followed
 from tests.kit.wait import eventually_async
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -96,20 +89,6 @@ def stream(answer: Callable[[], AsyncIterator[bytes]]) -> Any:
     return grpc.unary_stream_rpc_method_handler(method)
 
 
-async def good_nodes_are_followed(running: Cluster) -> None:
-    async with running.channel() as channel:
-        seen = Follower(channel)
-        task = asyncio.get_running_loop().create_task(seen.run())
-        await eventually_async(lambda: seen.responses)
-        try:
-            expected = Counter((n.name, number) for n in running.nodes for number in n.emit(3))
-            await eventually_async(lambda: Counter(f for f in seen.flows() if f[0] != "odd") == expected)
-            assert not task.done()
-        finally:
-            seen.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-
 def reason(running: Cluster) -> str:
     return running.reason("odd")
 
@@ -131,7 +110,7 @@ async def test_a_peer_that_is_no_flow_server_is_called_what_it_is(
         await running.relay.pool.upsert(peer)
         await eventually_async(lambda: words in reason(running), timeout_s=15)
         assert running.state("odd") is PeerState.UNAVAILABLE
-        await good_nodes_are_followed(running)
+        await nodes_are_followed(running)
 
 
 async def test_a_tls_server_without_grpc_is_called_that(tmp_path: Path) -> None:
@@ -151,7 +130,7 @@ async def test_a_grpc_server_without_observer_is_unavailable(tmp_path: Path) -> 
         await running.connected()
         await running.relay.pool.upsert(peer)
         await eventually_async(lambda: "not found" in reason(running).lower(), timeout_s=15)
-        await good_nodes_are_followed(running)
+        await nodes_are_followed(running)
 
 
 async def test_a_status_that_cannot_be_read_makes_a_node_unavailable(tmp_path: Path) -> None:
@@ -220,7 +199,7 @@ async def test_what_is_no_flow_is_left_out_counted_and_told(tmp_path: Path, way:
         assert "left out" in errors[0].message
         malformed = running.relay.metrics.malformed.labels("default/odd")._value.get()
         assert malformed == 3
-        await good_nodes_are_followed(running)
+        await nodes_are_followed(running)
 
 
 async def test_counters_beyond_all_bounds_spoil_nothing(tmp_path: Path) -> None:
@@ -245,7 +224,7 @@ async def test_counters_beyond_all_bounds_spoil_nothing(tmp_path: Path) -> None:
         await running.relay.pool.upsert(peer)
         await running.relay.pool.upsert(Peer("default/odd2", peer.address))
         await running.connected("n1", "odd", "odd2")
-        await good_nodes_are_followed(running)
+        await nodes_are_followed(running)
 
 
 async def test_an_answer_that_is_not_ours_to_cut_is_sent_in_pieces(tmp_path: Path) -> None:
@@ -269,104 +248,3 @@ async def test_an_answer_that_is_not_ours_to_cut_is_sent_in_pieces(tmp_path: Pat
             sizes = [len(message) async for message in call]
         assert sum(sizes) > 40 * MAX_RESPONSE_BYTES // 2
         assert max(sizes) < 4 << 20
-
-
-@pytest.mark.parametrize("kind", ["rsa", "rsa, PKCS 1", "ec, SEC 1", "behind another authority"])
-async def test_keys_and_chains_of_other_makes_serve(tmp_path: Path, kind: str) -> None:
-    """On the node's side and on the relay's."""
-    async with cluster(tmp_path, 1) as running:
-        await running.connected()
-        node = running.nodes[0]
-        ca = oddcerts.load(running.certificates.directory.ca())
-        relay = running.certificates.directory.files(Role.RELAY, "relay")
-        if kind == "behind another authority":
-            root = oddcerts.make("Root", is_ca=True)
-            ca = oddcerts.make("Between", root, is_ca=True)
-            relay.ca.write_bytes(root.pem + relay.ca.read_bytes())
-        for files, names in ((node.tls, [node.server_name]), (relay, ["instance.hubble-relay.cilium.io"])):
-            key = oddcerts.rsa_key() if kind.startswith("rsa") else oddcerts.ec_key()
-            party = oddcerts.make("odd", ca, key=key, names=names)
-            files.key.write_bytes(party.key_pem(traditional="1" in kind))
-            files.cert.write_bytes(party.pem + (ca.pem if "behind" in kind else b""))
-        before = running.relay.pool.get(node.full_name).channel
-        await eventually_async(
-            lambda: running.relay.pool.get(node.full_name).channel is not before, timeout_s=15
-        )
-        await node.stop()
-        await eventually_async(lambda: running.state("n1") is PeerState.UNAVAILABLE, timeout_s=15)
-        await node.start()
-        await running.connected()
-        await good_nodes_are_followed(running)
-
-
-@pytest.mark.parametrize(
-    ("whose", "usage", "words"),
-    [
-        ("node", oddcerts.CLIENT, "is for clients only: its extended key usage lacks serverAuth"),
-        ("relay", oddcerts.SERVER, "is for servers only: its extended key usage lacks clientAuth"),
-    ],
-)
-async def test_a_certificate_for_the_other_side_only_is_called_that(
-    tmp_path: Path, whose: str, usage: Any, words: str
-) -> None:
-    """gRPC says no more than `unsupported certificate purpose`, or nothing."""
-    async with cluster(tmp_path, 1) as running:
-        await running.connected()
-        node = running.nodes[0]
-        files = node.tls if whose == "node" else running.certificates.directory.files(Role.RELAY, "relay")
-        ca = oddcerts.load(running.certificates.directory.ca())
-        await node.stop()
-        party = oddcerts.make("odd", ca, names=[node.server_name], usages=[usage])
-        files.key.write_bytes(party.key_pem())
-        files.cert.write_bytes(party.pem)
-        await node.start()
-        await eventually_async(lambda: words in running.reason("n1"), timeout_s=15)
-        assert "CN=odd, valid 20" in running.reason("n1")
-
-
-async def test_a_client_hears_whose_reason_is_which(tmp_path: Path) -> None:
-    """Two nodes away for two reasons: each reason stands by its node."""
-    async with cluster(tmp_path, 3) as running:
-        await running.connected()
-        _, second, third = running.nodes
-        await second.stop()
-        await third.stop()
-        running.certificates.spoil(third.tls, Role.AGENT, "somebody-else")
-        await third.start()
-        await eventually_async(lambda: "is for somebody-else" in running.reason("n3"), timeout_s=15)
-        await eventually_async(lambda: running.state("n2") is PeerState.UNAVAILABLE, timeout_s=15)
-        async with running.channel() as channel:
-            told = [r.node_status for r in await ask(channel, number=1) if r.HasField("node_status")]
-        away = next(t for t in told if t.state_change == relay_pb2.NODE_UNAVAILABLE)
-        assert list(away.node_names) == ["default/n2", "default/n3"]
-        second_says, third_says = away.message.split("; default/n3: ")
-        assert second_says.startswith("default/n2: ")
-        assert "is for somebody-else" in third_says
-
-
-@pytest.mark.parametrize("how", ["missing", "half", "of another key"])
-async def test_a_relay_that_starts_before_its_certificate_is_whole_finds_its_nodes_later(
-    tmp_path: Path, how: str
-) -> None:
-    """It lists them meanwhile, with the reason, and needs no restart."""
-    async with cluster(tmp_path, 2) as running:
-        tls = running.certificates.issue(Role.RELAY, "late")
-        if how == "missing":
-            tls.cert.unlink()
-        elif how == "half":
-            tls.cert.write_bytes(tls.cert.read_bytes()[:300])
-        else:
-            tls.key.write_bytes(certs.make_ca(running.certificates.now).key)
-        peers = tuple(node.peer for node in running.nodes)
-        relay = Relay(RelayConfig(listen="127.0.0.1:0", tls=tls, peers=peers), SystemClock())
-        late = replace(running, relay=relay)
-        await relay.start()
-        try:
-            assert [late.state(node.name) for node in late.nodes] == [PeerState.UNAVAILABLE] * 2
-            assert "relay-late" in late.reason("n1")
-            running.certificates.issue(Role.RELAY, "late")
-            await late.connected()
-            await eventually_async(lambda: relay.server.port, timeout_s=15)
-            await good_nodes_are_followed(late)
-        finally:
-            await relay.stop()
