@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from palomar.errors import InvalidInputError
+from palomar.paths import SOCKET_GROUP
 from palomar.tls import ConnectionAge, TlsFiles, check_listener, server_credentials
 from palomar.unixsocket import inode, made_for_group
 
 logger = logging.getLogger(__name__)
 
-SOCKET_GROUP = "palomar"
-"""Whose members may use a unix socket, where nothing else is said."""
 UNIX = "unix:"
 
 Options = Sequence[tuple[str, int]]

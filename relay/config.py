@@ -4,6 +4,7 @@ import argparse
 from dataclasses import dataclass
 
 from palomar.errors import InvalidInputError
+from palomar.paths import SOCKET_GROUP
 from palomar.tls import TlsFiles, check_listener, tls_files
 from relay.discovery import PeerService
 from relay.flags import DEFAULT_LISTEN, DEFAULT_PEER_SERVICE, DEFAULT_SORT_WAIT_MS
@@ -16,6 +17,8 @@ class RelayConfig:
 
     listen: str = DEFAULT_LISTEN
     """`host:port` or `unix:///path`."""
+    socket_group: str = SOCKET_GROUP
+    """Group that may use the unix socket; empty: its owner alone."""
     tls: TlsFiles | None = None
     """Server certificate, its key, CA of the clients."""
     client_tls: TlsFiles | None = None
@@ -30,7 +33,7 @@ class RelayConfig:
     retire_s: float = RETIRE_S
     """How long streams may stay on a connection with an older certificate."""
     name: str = "relay"
-    log_level: str = "INFO"
+    log_level: str = "info"
     log_format: str = "text"
 
 
@@ -58,6 +61,7 @@ def from_args(args: argparse.Namespace) -> RelayConfig:
         )
     return RelayConfig(
         listen=args.listen,
+        socket_group=args.socket_group,
         tls=tls,
         client_tls=client_tls,
         allow_insecure=args.allow_insecure,

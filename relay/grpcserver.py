@@ -6,8 +6,9 @@ Not the process (`relay.main`), not the answers (`relay.service`), not what ever
 
 import logging
 
+from palomar.paths import SOCKET_GROUP
 from palomar.rpc import HUBBLE_HEALTH_NAME, RpcServer, Service
-from palomar.rpclistener import SOCKET_GROUP, listener_of
+from palomar.rpclistener import listener_of
 from palomar.tls import ConnectionAge, TlsFiles
 from palomar_pb.observer import observer_pb2
 from palomar_pb.palomar.v1 import batch_pb2

@@ -49,7 +49,13 @@ class Relay:
             config.sort_wait_ms * NS_PER_MS,
             self.metrics,
         )
-        self.server = RelayServer(config.listen, config.tls, self.core, allow_insecure=config.allow_insecure)
+        self.server = RelayServer(
+            config.listen,
+            config.tls,
+            self.core,
+            allow_insecure=config.allow_insecure,
+            group=config.socket_group,
+        )
         self.metrics_server = (
             MetricsServer(config.metrics_listen, self.metrics, self.pool) if config.metrics_listen else None
         )

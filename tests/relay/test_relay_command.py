@@ -1,5 +1,6 @@
 """`palomar certs`, `relay` and `watch peers` as processes, and a Hubble client's questions to them."""
 
+import argparse
 import asyncio
 import json
 import os
@@ -18,11 +19,13 @@ import pytest
 from cli.main import main
 from palomar.certs import Role, make_ca
 from palomar.tls import TlsFiles
+from relay.flags import add_flags
 from relay.peers import Peer
 from tests.kit.relaycluster import Cluster, Node, cluster, write_peers
 from tests.kit.wait import eventually_async
 
 ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "relay.md").read_text()
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}", "GRPC_VERBOSITY": "NONE"}
 
 
@@ -159,6 +162,8 @@ def test_certs_from_nothing_to_a_table(tmp_path: Path, capsys: pytest.CaptureFix
         (["--listen", "unix:///x", "--tls-cert-file", "a"], "--tls-cert-file: TLS needs"),
         (["--listen", "unix:///x", "--peer", "nonsense"], "--peer: 'nonsense': write NAME=ADDRESS"),
         (["--listen", "unix:///x", "--sort-wait-ms", "0"], "--sort-wait-ms: must be 1 to 10000"),
+        (["--listen", "unix:///x", "--log-level", "loud"], "--log-level: invalid choice: 'loud'"),
+        (["--listen", "unix:///x", "--log-format", "xml"], "--log-format: invalid choice: 'xml'"),
         (["--listen", "unix:///x", "--peer-service", "n:4244"], "--peer-service: n:4244 needs"),
     ],
 )
@@ -168,6 +173,15 @@ def test_a_relay_that_cannot_be_meant_is_refused(
     """The error names the flag and the remedy."""
     assert main(["relay", *words]) != 0
     assert problem in capsys.readouterr().err
+
+
+def test_every_flag_is_in_the_docs() -> None:
+    """docs/relay.md has a row for each, or for a few that belong together, and no flag that is none."""
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    flags = {option for action in parser._actions for option in action.option_strings} - {"-h", "--help"}
+    rows = [line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `--")]
+    assert {flag for row in rows for flag in re.findall("`(--[a-z-]+)`", row)} == flags
 
 
 async def test_plain_text_on_loopback_when_told_loudly(tmp_path: Path) -> None:
