@@ -1,16 +1,16 @@
 """The agent's configuration: one frozen value from a YAML file, the environment and flags, checked whole.
 
-Not the datapath's view of it (`datapath.config`) and nothing about what runs. Input: `load(argv, environ)`,
-where a flag beats an environment variable (`PALOMAR_NODE_NAME`), which beats the file (`node-name:`), which
-beats the default. Output: `AgentConfig`, or one `ConfigError` with every problem, each naming key and remedy.
-`machine_problems` asks this machine whether the configuration can be true here.
+Not the keys one by one (`agent.configkeys`) nor the datapath's view of it (`datapath.config`). Input:
+`load(argv, environ)`, where a flag beats an environment variable (`PALOMAR_NODE_NAME`), which beats the file
+(`node-name:`), which beats the default. Output: `AgentConfig`, or one `ConfigError` with every problem, each
+naming key and remedy. `machine_problems` asks this machine whether the configuration can be true here.
 """
 
 import argparse
 import errno
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv4Network
@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import yaml
 
 from agent import configvalues as read
+from agent.configkeys import BY_NAME, KEYS, text_of
 from palomar.errors import InvalidInputError
 from palomar.paths import NodePaths
 
@@ -88,89 +89,7 @@ class AgentConfig:
 
     def texts(self) -> dict[str, str]:
         """Every key with its value as text, as `palomar config` prints it."""
-        return {f.name.replace("_", "-"): _text(getattr(self, f.name)) for f in fields(self)}
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """One configuration key."""
-
-    name: str
-    read: Callable[[Any], Any]
-    """Turns a text or a YAML value into the field's; ValueError says what to write instead."""
-    default: Any
-    """None: the key must be given. Read like any other value otherwise."""
-    help: str
-
-
-KEYS = (
-    Key("node-name", read.name, socket.gethostname, "name of this node, unique in the cluster"),
-    Key("node-ipv4", read.ipv4, None, "address of this machine at which other nodes reach it"),
-    Key("pod-cidr", read.network, None, "network this node's endpoints get addresses from"),
-    Key("cluster-name", read.name, "default", "name of the cluster"),
-    Key("cluster-pod-cidr", read.network, "10.0.0.0/8", "network that holds every node's pod-cidr"),
-    Key("device", read.text, "", "underlay device (empty: the one that holds node-ipv4)"),
-    Key("tunnel-port", read.number(1, 65535), 8472, "UDP port of the VXLAN overlay"),
-    Key("mtu", read.mtu, 0, "of endpoints' devices (0: the underlay's less 50)"),
-    Key("run-dir", read.path, "/run/palomar", "sockets"),
-    Key("state-dir", read.path, "/var/lib/palomar", "endpoints, imported policies, flows"),
-    Key("bpf-root", read.path, "/sys/fs/bpf", "folder of pinned maps on a BPF file system"),
-    Key("kvstore", read.one_of("file", "etcd"), "file", "what the nodes share state in"),
-    Key("etcd-endpoints", read.texts, (), "with kvstore etcd: URLs such as http://10.0.0.1:2379"),
-    Key("kvstore-dir", read.optional_path, "", "with kvstore file: its folder (state-dir/kvstore)"),
-    Key("kvstore-lease-ttl", read.number(3, 3600), 15, "seconds that this node's keys outlive it"),
-    Key("policy-dir", read.optional_path, "", "watched folder of CiliumNetworkPolicy files"),
-    Key("enable-policy", read.one_of("default", "always", "never"), "default", "when policy is enforced"),
-    Key("enable-ipv4-masquerade", read.boolean, True, "pods reach the world with this node's address"),
-    Key(
-        "allow-localhost",
-        read.one_of("auto", "always", "policy"),
-        "auto",
-        "whether this node always reaches its endpoints",
-    ),
-    Key(
-        "monitor-aggregation",
-        read.one_of("none", "low", "medium", "maximum"),
-        "medium",
-        "how much the kernel summarises traces",
-    ),
-    Key("hubble-event-buffer-capacity", read.number(1024, 1 << 26), 1 << 20, "flows the node's store keeps"),
-    Key(
-        "hubble-listen-address",
-        read.listen_address,
-        "",
-        "host:port of the flow server for relays (empty: off)",
-    ),
-    Key("hubble-tls-cert-file", read.optional_path, "", "its certificate, PEM"),
-    Key("hubble-tls-key-file", read.optional_path, "", "the certificate's private key, PEM"),
-    Key("hubble-tls-client-ca-file", read.optional_path, "", "CA of the clients it admits, PEM"),
-    Key(
-        "hubble-listen-insecure",
-        read.one_of("", "plain-text-on-loopback"),
-        "",
-        "plain-text-on-loopback: no TLS, on a loopback address only",
-    ),
-    Key("hubble-metrics", read.text, "", "flow metrics: name:option=value;... name ... (empty: none)"),
-    Key("hubble-metrics-server", read.listen_address, "127.0.0.1:9965", "host:port that serves them"),
-    Key("hubble-metrics-max-series", read.number(1, 1_000_000), 10_000, "series of one flow metric"),
-    Key(
-        "otlp-endpoint", read.text, "", "collector of flows and flow metrics: http://host:4317 (empty: none)"
-    ),
-    Key("otlp-protocol", read.one_of("grpc", "http"), "grpc", "how the collector is spoken to"),
-    Key("otlp-headers-file", read.optional_path, "", "headers for the collector, `name: value` a line"),
-    Key("otlp-ca-file", read.optional_path, "", "CA of the collector, PEM"),
-    Key("otlp-cert-file", read.optional_path, "", "certificate shown to the collector, PEM"),
-    Key("otlp-key-file", read.optional_path, "", "its private key, PEM"),
-    Key("prometheus-serve-addr", read.listen_address, "", "host:port that serves /metrics (empty: off)"),
-    Key("labels", read.texts, (), "filters that say which labels make an identity"),
-    Key("node-labels", read.label_map, (), "labels of this node: key=value,..."),
-    Key("bpf-ct-global-tcp-max", read.number(1024, 1 << 24), 131072, "TCP connections tracked"),
-    Key("bpf-ct-global-any-max", read.number(1024, 1 << 24), 65536, "other connections tracked"),
-    Key("log-level", read.one_of("debug", "info", "warning", "error"), "info", "least level that is logged"),
-    Key("log-format", read.one_of("text", "json"), "text", "text for people, JSON lines for machines"),
-    Key("socket-group", read.text, "palomar", "group that may use the API socket, where it exists"),
-)
-_BY_NAME = {key.name: key for key in KEYS}
+        return {f.name.replace("_", "-"): text_of(getattr(self, f.name)) for f in fields(self)}
 
 
 class ConfigError(InvalidInputError):
@@ -223,15 +142,13 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--config", metavar="FILE", default="", help="YAML file of keys (env PALOMAR_CONFIG)")
     for key in KEYS:
-        default = key.default() if callable(key.default) else key.default
-        shown = f" (default {_text(default)})" if default not in (None, "", ()) else ""
         made.add_argument(
             f"--{key.name}",
             action="append",
             nargs="?" if key.read is read.boolean else None,
             const="true" if key.read is read.boolean else None,
             metavar="VALUE",
-            help=f"{key.help}{shown}",
+            help=f"{key.help} ({key.facts})" if key.facts else key.help,
         )
     return made
 
@@ -264,9 +181,9 @@ def _from_environment(environ: Mapping[str, str], problems: list[str]) -> dict[s
         if not variable.startswith(ENV_PREFIX) or variable == f"{ENV_PREFIX}CONFIG":
             continue
         name = variable.removeprefix(ENV_PREFIX).lower().replace("_", "-")
-        if name in _BY_NAME:
+        if name in BY_NAME:
             given[name] = _Given(value, variable)
-        elif get_close_matches(name, _BY_NAME, n=1, cutoff=0.8):
+        elif get_close_matches(name, BY_NAME, n=1, cutoff=0.8):
             # Other commands have variables of their own (PALOMAR_SERVER): only near misses are mistakes.
             problems.append(f"{variable}: no such key{_nearest(name, ENV_PREFIX)}")
     return given
@@ -288,7 +205,7 @@ def _from_file(path: Path, problems: list[str]) -> dict[str, _Given]:
         return {}
     given = {}
     for name, value in tree.items():
-        if name in _BY_NAME:
+        if name in BY_NAME:
             given[name] = _Given(value, str(path))
         else:
             problems.append(f"{name}: no such key in {path}{_nearest(str(name), '')}")
@@ -296,7 +213,7 @@ def _from_file(path: Path, problems: list[str]) -> dict[str, _Given]:
 
 
 def _nearest(name: str, prefix: str) -> str:
-    near = get_close_matches(name, _BY_NAME, n=1, cutoff=0.5)
+    near = get_close_matches(name, BY_NAME, n=1, cutoff=0.5)
     if not near:
         return ": `palomar agent --help` lists them all"
     word = near[0].upper().replace("-", "_") if prefix == ENV_PREFIX else near[0]
@@ -311,7 +228,7 @@ def _values(given: Mapping[str, _Given], problems: list[str]) -> dict[str, Any]:
             problems.append(f"{key.name}: missing: set it to the {key.help}")
             continue
         if found is None:
-            found = _Given(key.default() if callable(key.default) else key.default, "default")
+            found = _Given(key.usual, "default")
         try:
             values[key.name.replace("-", "_")] = key.read(found.value)
         except ValueError as error:
@@ -385,15 +302,3 @@ def machine_problems(config: AgentConfig) -> list[str]:
     if os.geteuid() != 0:
         found.append("the agent needs root (BPF, network devices): start it with sudo")
     return found
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        if len(value) == 2 and isinstance(value[1], int):
-            return f"{value[0]}:{value[1]}"
-        return ",".join("=".join(item) if isinstance(item, tuple) else str(item) for item in value)
-    return str(value)

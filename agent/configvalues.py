@@ -80,16 +80,19 @@ def boolean(value: Any) -> bool:
     return found == "true"
 
 
-def one_of(*words: str) -> Callable[[Any], str]:
-    """Return a reader of one of `words`."""
+class OneOf:
+    """A reader of one of `words`."""
 
-    def read(value: Any) -> str:
+    def __init__(self, *words: str) -> None:
+        """An empty word may be left out."""
+        self.words = words
+
+    def __call__(self, value: Any) -> str:
+        """Return the word."""
         found = text(value).lower()
-        if found not in words:
-            raise ValueError(f"{found!r} is none of {', '.join(words)}")
+        if found not in self.words:
+            raise ValueError(f"{found!r} is none of {', '.join(self.words)}")
         return found
-
-    return read
 
 
 def path(value: Any) -> Path:

@@ -1,13 +1,17 @@
 """The agent's configuration: where values come from, what is refused and in which words."""
 
+import re
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
 import yaml
 
-from agent.config import KEYS, AgentConfig, ConfigError, load, machine_problems, parser
+from agent.config import AgentConfig, ConfigError, load, machine_problems, parser
+from agent.configkeys import BY_NAME, KEYS
+from agent.configvalues import OneOf
 
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "agent.md").read_text()
 LEAST = {"node-ipv4": "172.30.0.1", "pod-cidr": "10.1.0.0/24", "node-name": "one"}
 
 
@@ -157,3 +161,37 @@ def test_the_machine_must_have_the_address_and_the_device(tmp_path: Path) -> Non
 def test_help_names_every_key() -> None:
     text = parser().format_help()
     assert all(f"--{key.name} " in text for key in KEYS)
+
+
+@pytest.mark.parametrize(
+    ("key", "facts"),
+    [
+        ("node-ipv4", "required"),
+        ("kvstore", "file, etcd; default: file"),
+        ("tunnel-port", "default: 8472"),
+        ("enable-ipv4-masquerade", "default: true"),
+        ("policy-dir", ""),
+        ("hubble-listen-insecure", ""),
+    ],
+)
+def test_help_says_what_a_key_may_be_and_its_default(key: str, facts: str) -> None:
+    assert BY_NAME[key].facts == facts
+
+
+def test_every_key_and_its_default_is_in_the_docs() -> None:
+    """docs/agent.md has a row for each, or for a few that belong together, and no key that is none."""
+    rows = [line.split("|")[1:3] for line in PAGE.splitlines() if line.startswith("| `")]
+    told = {name: default.strip() for names, default in rows for name in re.findall("`([^`]+)`", names)}
+    assert told.keys() == BY_NAME.keys()
+    for key in KEYS:
+        if isinstance(key.default, int | str) and key.default not in ("", True):
+            assert str(key.default) in told[key.name], key.name
+    assert all(word in PAGE for key in KEYS if isinstance(key.read, OneOf) for word in key.read.words)
+
+
+def test_the_example_in_the_docs_is_a_configuration(tmp_path: Path) -> None:
+    [example] = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    path = tmp_path / "agent.yaml"
+    path.write_text(example)
+    config = load(["--config", str(path)], {})
+    assert (config.node_name, config.hubble_listen_address) == ("node-1", ("192.0.2.11", 4244))
