@@ -26,7 +26,7 @@ COMMANDS = {
     "watch": "peers as a node announces them",
     "relay": "merge the flows of all nodes over mutual TLS",
     "ui": "the service map in a browser",
-    "certs": "CA and certificates: init, issue, renew, show",
+    "certs": "CA and certificates: init, issue, renew, show, rotate-ca",
     "version": "version of this command and of the agent",
 }
 PASSED_ON = {

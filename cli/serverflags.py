@@ -16,7 +16,7 @@ from cli.context import node_paths
 from cli.errors import UsageError
 from cli.main import DEFAULT_RUN_DIR
 from cli.parser import BoolFlag
-from cli.server import Target, TlsOptions, from_environment, parse_target
+from cli.target import Target, TlsOptions, from_environment, parse_target
 from cli.timespec import NS_PER_S, parse_duration_ns
 
 _TRUE = ("1", "t", "true")

@@ -13,7 +13,7 @@ from cli.errors import UsageError
 from cli.serverflags import add_server_flags, target_of
 
 if TYPE_CHECKING:  # dash and grpc take a second to load; --help must not
-    from cli.server import Target
+    from cli.target import Target
     from palomar.tls import TlsFiles
 
 DEFAULT_LISTEN = "127.0.0.1:8080"

@@ -4,11 +4,12 @@ Pure. Input: the decoded answer of `GET /v1/healthz`. Every line is there only w
 something about it; the order is the field's, then what is ours.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cli.format import columns
 from cli.format.agent import Json, at
+from cli.format.statusdetails import details, failures, processes, text_of
 
 SERVER = "flow-server"
 """Key under which the command adds what the flow server says of itself (see `server_facts`)."""
@@ -25,10 +26,10 @@ def problems(status: Json) -> list[str]:
             found.append(f"{name}: {at(status, key, 'msg') or state}")
     found += [
         f"process {process.get('name')}: {process.get('state')}"
-        for process in _processes(status)
+        for process in processes(status)
         if process.get("state") not in ("running", "ok", "Ok", None)
     ]
-    failing = [item for item in status.get("controllers") or [] if _failures(item)]
+    failing = [item for item in status.get("controllers") or [] if failures(item)]
     if failing:
         names = ", ".join(str(item.get("name")) for item in failing[:3])
         found.append(f"{len(failing)} failing controller(s): {names}")
@@ -51,7 +52,7 @@ def lines(status: Json, verbose: bool = False) -> list[str]:
     pairs = [*_pairs(status), *_observed(status, verbose)]
     text = columns.align([(f"{key}:", value) for key, value in pairs])
     if verbose:
-        for title, rows in _details(status):
+        for title, rows in details(status):
             if len(rows) > 1:
                 text += [f"{title}:", *(f"  {line}" for line in columns.align(rows))]
     found = problems(status)
@@ -85,14 +86,10 @@ def _pairs(status: Json) -> Iterator[tuple[str, str]]:
         ("BPF Maps", _maps(status.get("bpf-maps"))),
         ("Encryption", str(at(status, "encryption", "mode") or "")),
         ("Cluster", _cluster(status.get("cluster"))),
-        ("Policy Revision", _text(at(status, "palomar", "policy-revision"))),
+        ("Policy Revision", text_of(at(status, "palomar", "policy-revision"))),
     ):
         if text:
             yield name, text
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
 
 
 def _upper(value: Any) -> str:
@@ -148,14 +145,10 @@ def _masquerading(masquerading: Any) -> str:
     return f"{masquerading.get('mode', '')}   {exclusion}   [{which}]".replace("      ", "   ")
 
 
-def _failures(controller: Json) -> int:
-    return int(at(controller, "status", "consecutive-failure-count") or 0)
-
-
 def _controllers(controllers: Any) -> str:
     if controllers is None:
         return ""
-    healthy = sum(not _failures(item) for item in controllers)
+    healthy = sum(not failures(item) for item in controllers)
     return f"{healthy}/{len(controllers)} healthy"
 
 
@@ -251,95 +244,3 @@ def _account(counts: Json) -> str:
         text += f" + {underway} under way"
     suppressed = counts.get("suppressed") or 0
     return f"{text} ({suppressed} suppressed)" if suppressed else text
-
-
-def _processes(status: Json) -> Iterable[Json]:
-    """Return the node's processes; an agent may give a list, or a mapping of name to facts."""
-    processes = at(status, "palomar", "processes") or []
-    if isinstance(processes, Mapping):
-        return [
-            {"name": name, **(facts if isinstance(facts, Mapping) else {"state": facts})}
-            for name, facts in processes.items()
-        ]
-    return [item for item in processes if isinstance(item, Mapping)]
-
-
-def _details(status: Json) -> Iterator[tuple[str, list[Sequence[str]]]]:
-    yield (
-        "Controllers",
-        [
-            ("Name", "Success", "Failures", "Last error"),
-            *(
-                (
-                    str(item.get("name")),
-                    _text(at(item, "status", "success-count")),
-                    _text(at(item, "status", "failure-count")),
-                    str(at(item, "status", "last-failure-msg") or "no error")
-                    if _failures(item)
-                    else "no error",
-                )
-                for item in status.get("controllers") or []
-            ),
-        ],
-    )
-    yield (
-        "Processes",
-        [
-            ("Name", "State", "PID", "Restarts"),
-            *(
-                tuple(_text(item.get(key)) for key in ("name", "state", "pid", "restarts"))
-                for item in _processes(status)
-            ),
-        ],
-    )
-    yield (
-        "Certificates",
-        [
-            ("File", "Subject", "Not after", "Problem"),
-            *(
-                tuple(_text(item.get(key)) for key in ("file", "subject", "not_after", "problem"))
-                for item in at(status, "palomar", "certificates") or []
-            ),
-        ],
-    )
-    yield (
-        "Tables",
-        [
-            ("Name", "Rows", "Pending", "Errors"),
-            *(
-                tuple(_text(item.get(key)) for key in ("name", "rows", "pending", "errors"))
-                for item in at(status, "palomar", "tables") or []
-            ),
-        ],
-    )
-    yield (
-        "BPF Maps",
-        [
-            ("Name", "Size"),
-            *(
-                (str(item.get("name")), _text(item.get("size")))
-                for item in at(status, "bpf-maps", "maps") or []
-            ),
-        ],
-    )
-    yield (
-        "Allocated addresses",
-        [
-            ("Address", "Owner"),
-            *((str(key), str(value)) for key, value in (at(status, "ipam", "allocations") or {}).items()),
-        ],
-    )
-    yield (
-        "Nodes",
-        [
-            ("Name", "Address", "Pod CIDR"),
-            *(
-                (
-                    str(node.get("name")),
-                    str(at(node, "primary-address", "ipv4", "ip") or ""),
-                    str(at(node, "primary-address", "ipv4", "alloc-range") or ""),
-                )
-                for node in at(status, "cluster", "nodes") or []
-            ),
-        ],
-    )

@@ -9,8 +9,8 @@ from cli import configfile
 from cli.errors import UsageError
 from cli.main import main
 from cli.parser import CommandParser
-from cli.server import TlsOptions
 from cli.serverflags import add_server_flags, call_timeout_s, connect_timeout_s, names_server, target_of
+from cli.target import TlsOptions
 from tests.cli.flowserver import FlowServer, serving
 
 

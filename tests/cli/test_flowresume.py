@@ -16,7 +16,8 @@ from cli.flowresume import follow
 from cli.resume import FIRST_WAIT_S, LONGEST_WAIT_S
 from cli.seen import OVERLAP_NS
 from cli.selectors import EVERYTHING
-from cli.server import TlsOptions, connect, parse_target
+from cli.server import connect
+from cli.target import TlsOptions, parse_target
 from palomar_pb.observer import observer_pb2
 from tests.cli.flowcast import SECOND_ZERO as SECOND
 from tests.cli.flowcast import numbered

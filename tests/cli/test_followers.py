@@ -10,7 +10,8 @@ import grpc
 import pytest
 
 from cli.flowstream import stream
-from cli.server import TlsOptions, connect, parse_target
+from cli.server import connect
+from cli.target import TlsOptions, parse_target
 from palomar_pb.observer import observer_pb2
 from tests.cli.nodeserver import command, node_server
 from tests.kit.wait import eventually

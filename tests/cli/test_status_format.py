@@ -98,17 +98,49 @@ def test_every_line():
     assert status.brief(HEALTHY) == "OK"
 
 
-def test_verbose_adds_controllers_processes_tables_maps_and_addresses():
-    text = "\n".join(status.lines(HEALTHY, verbose=True))
+NODES = [
+    {
+        "name": "default/node-1",
+        "primary-address": {"ipv4": {"ip": "172.30.0.11", "alloc-range": "10.1.0.0/24"}},
+    },
+    {"name": "default/node-2"},
+]
+CERTIFICATES = [{"file": "a.crt", "subject": "CN=a", "not_after": "2026-12-01", "problem": None}]
+FAILING = {
+    "name": "routes",
+    "status": {
+        "success-count": 0,
+        "failure-count": 3,
+        "consecutive-failure-count": 2,
+        "last-failure-msg": "no such device",
+    },
+}
+
+
+def test_verbose_adds_a_table_of_everything_the_agent_tells():
+    told = changed("cluster", "nodes", value=NODES)
+    told["palomar"]["certificates"] = CERTIFICATES
+    told["controllers"].append(FAILING)
+    text = "\n".join(status.lines(told, verbose=True))
     for part in (
         "Controllers:\n  Name      Success   Failures   Last error\n",
         "  ipcache   4         0          no error\n",
+        "  policy    9         1          no error\n",
+        "  routes    0         3          no such device\n",
         "Processes:\n  Name     State     PID   Restarts\n  ingest   running   12    0",
         "Tables:\n  Name     Rows   Pending   Errors\n  policy   3      0         0",
         "BPF Maps:\n  Name             Size\n  cilium_ipcache   512000",
         "Allocated addresses:\n  Address    Owner\n  10.1.0.5   demo/web-1",
+        "Certificates:\n  File    Subject   Not after    Problem\n  a.crt   CN=a      2026-12-01\n",
+        "Nodes:\n  Name             Address       Pod CIDR\n",
+        "  default/node-1   172.30.0.11   10.1.0.0/24\n  default/node-2",
     ):
         assert part in text
+    assert "None" not in text
+
+
+def test_verbose_shows_no_table_of_nothing():
+    assert status.lines({"cilium": {"state": "Ok"}}, verbose=True) == ["Palomar:   Ok"]
 
 
 UNWELL = [
