@@ -29,7 +29,7 @@ from datapath.abi.policy import PolicyEntry, PolicyKey
 from palomar.errors import TransientError
 from palomar.identity import EndpointId, NumericIdentity
 from palomar.labels import LabelSet
-from palomar.reconciler import MAX_RETRY_S, MIN_RETRY_S
+from palomar.reconciler import keep_trying
 from palomar.table import Row, RowState, Table
 
 logger = logging.getLogger(__name__)
@@ -322,18 +322,7 @@ class PolicySync:
 
     async def run(self) -> None:
         """Carry out wishes as they come and retry failures with backoff, until cancelled."""
-        delay_s = MIN_RETRY_S
-        while True:
-            self._wake.clear()
-            if await self.carry_out():
-                timeout_s: float | None = delay_s
-                delay_s = min(delay_s * 2, MAX_RETRY_S)
-            else:
-                timeout_s, delay_s = None, MIN_RETRY_S
-            try:
-                await asyncio.wait_for(self._wake.wait(), timeout_s)
-            except TimeoutError:
-                continue
+        await keep_trying(self.carry_out, self._wake)
 
 
 def policy_refs(reason: Reason) -> list[dict[str, Any]]:

@@ -1,12 +1,14 @@
-"""Makes a target match a table: update and delete each pending row, prune strangers at the start.
+"""Makes a target match a table: updates and deletes each pending row, again where that failed.
 
 The target's operations are idempotent; a failed row is retried with exponential backoff and carries
-its error. Adds and updates run before deletes, so that a change never opens a gap.
+its error. Adds and updates run before deletes, so that a change never opens a gap. What a target holds beyond
+the table is not known here: who fills the table at the start wishes such strangers away.
 """
 
 import asyncio
 import logging
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable, Hashable
+from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
 from palomar.errors import PalomarError
@@ -67,15 +69,22 @@ class Reconciler(Generic[K, V]):
 
     async def run(self) -> None:
         """Reconcile on every change and retry failures with backoff, until cancelled."""
-        delay_s = MIN_RETRY_S
-        while True:
-            self._wake.clear()
-            if self.reconcile_once():
-                timeout_s = delay_s
-                delay_s = min(delay_s * 2, MAX_RETRY_S)
-            else:
-                timeout_s, delay_s = None, MIN_RETRY_S
-            try:
-                await asyncio.wait_for(self._wake.wait(), timeout_s)
-            except TimeoutError:
-                continue
+
+        async def once() -> int:
+            return self.reconcile_once()
+
+        await keep_trying(once, self._wake)
+
+
+async def keep_trying(carry_out: Callable[[], Awaitable[int]], wake: asyncio.Event) -> None:
+    """Call `carry_out` when `wake` is set, with backoff while it says that some failed, until cancelled."""
+    delay_s = MIN_RETRY_S
+    while True:
+        wake.clear()
+        timeout_s = None
+        if await carry_out():
+            timeout_s, delay_s = delay_s, min(delay_s * 2, MAX_RETRY_S)
+        else:
+            delay_s = MIN_RETRY_S
+        with suppress(TimeoutError):
+            await asyncio.wait_for(wake.wait(), timeout_s)
