@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from agent.policy.api import Policy
 from agent.policy.engine import PolicyConfig, PolicyEngine
-from agent.policy.explain import Flow, Outcome, explain
 from agent.policy.mapstate import ANY_IDENTITY, lookup
 from agent.policy.resolve import EnforcementMode
 from palomar.drop import DropReason
@@ -29,6 +28,7 @@ from tests.agent.policy.cast import (
     document,
     parsed,
 )
+from tests.agent.policy.plainreading import Flow, Outcome, explain
 
 PORTS = (0, 79, 80, 81, 95, 443, 8080, 65535)
 SUBJECTS = (IDENTITIES[WEB], IDENTITIES[API], LabelSet.parse(["reserved:init"]))

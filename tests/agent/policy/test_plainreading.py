@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from agent.policy.explain import Flow, Outcome, explain
 from agent.policy.resolve import EnforcementMode
 from tests.agent.policy.cast import API, CLIENT, HOST, IDENTITIES, TCP, WEB, policies
+from tests.agent.policy.plainreading import Flow, Outcome, explain
 
 FROM_API = {"fromEndpoints": [{"matchLabels": {"app": "api"}}]}
 PORT = {"toPorts": [{"ports": [{"port": "80"}]}]}

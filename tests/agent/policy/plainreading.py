@@ -1,8 +1,7 @@
 """The plain reading of policy: rule by rule, what it says of one flow. Slow and obvious on purpose.
 
-Serves people (`palomar policy explain`) and the property tests, where the kernel's look-up in the resolved
-map must say the same. Not used to enforce. Input: parsed policies and labels; output: the verdict with the
-rules for and against.
+The model that the property tests hold the kernel's look-up in the resolved map against. Input: parsed
+policies and labels; output: the verdict with the rules for and against.
 """
 
 from collections.abc import Iterable
