@@ -6,6 +6,7 @@ looks at addresses.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,28 +14,32 @@ import numpy.typing as npt
 
 from hubble.flowendpoint import FlowEndpoint
 from hubble.keycounter import Keys, distinct
+from hubble.metrics.numbertable import DenseNumbers
+from hubble.metrics.rowcontexts import (
+    DIRECTION_SHIFT,
+    VALUE_BITS,
+    Packing,
+    RowContexts,
+    ValueCodes,
+    row_contexts,
+)
 from hubble.metrics.series import SeriesCounter
-from hubble.metrics.sides import Codes, Sides
+from hubble.metrics.sides import Codes
 from hubble.metrics.spec import Contexts, SideContext
 from hubble.metrics.values import address_text, context_value, label_value
 from hubble.replies import traffic_directions
 from hubble.rows import Column
 from palomar.verdict import TrafficDirection
 
-VALUE_BITS = 20
-DIRECTION_SHIFT = 2 * VALUE_BITS
-BASE_SHIFT = DIRECTION_SHIFT + 2
-"""Where a metric's own key begins: 22 bits are left for it."""
 _VALUE_MASK = (1 << VALUE_BITS) - 1
 MAX_VALUES = 1 << 16
 """More values of one side than this are looked through for those still in use."""
 MAX_BLOCK = 1 << 18
 """Rows of a block: so many new values fit beside MAX_VALUES."""
-NARROW_BITS = 32
 _KNOWN_DIRECTIONS = 3
 
 Values = tuple[str, ...]
-ValueCodes = npt.NDArray[np.uint32]
+Indices = npt.NDArray[np.intp]
 
 
 class Block(Protocol):
@@ -45,10 +50,24 @@ class Block(Protocol):
         """The hot columns."""
         ...
 
-    @property
-    def records(self) -> Column:
-        """The whole records of the same rows."""
+    def column(self, name: str) -> Column:
+        """Any field of the same rows; one that is not hot costs the more, the more rows there are."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class BlockEnds:
+    """A block and who is at both ends of each of its rows."""
+
+    block: Block
+    source: Codes
+    destination: Codes
+    endpoints: Sequence[FlowEndpoint]
+    """By code."""
+
+
+def _of(column: npt.NDArray[Any], rows: Indices | None) -> npt.NDArray[Any]:
+    return column if rows is None else column.take(rows)
 
 
 class SideValues:
@@ -145,46 +164,6 @@ class SideValues:
         return renamed
 
 
-class RowContexts:
-    """The contexts of a block's rows, in as few bits as its values need: narrow numbers sort faster."""
-
-    def __init__(
-        self, source: ValueCodes, destination: ValueCodes, directions: ValueCodes | None, *bits: int
-    ) -> None:
-        """`bits` are those of source and destination codes."""
-        source_bits, destination_bits = bits
-        self._destination_bits = destination_bits
-        self._side_bits = source_bits + destination_bits
-        self.bits = self._side_bits + (0 if directions is None else 2)
-        """Of `keys`."""
-        kind: Any = np.uint32 if self.bits <= NARROW_BITS else np.uint64
-        keys: npt.NDArray[Any] = source.astype(kind) << kind(destination_bits) | destination
-        if directions is not None:
-            keys |= directions.astype(kind) << kind(self._side_bits)
-        self.keys = keys
-
-    @property
-    def packing(self) -> tuple[int, ...]:
-        """Keys of blocks with the same packing mean the same."""
-        return self._side_bits, self._destination_bits
-
-    def widen(self, keys: npt.NDArray[Any]) -> Keys:
-        """Return the lower 42 bits of series keys for some of `keys`; the order stays."""
-        wide = keys.astype(np.uint64)
-        directions = wide >> np.uint64(self._side_bits)
-        source = wide >> np.uint64(self._destination_bits) & np.uint64(
-            (1 << (self._side_bits - self._destination_bits)) - 1
-        )
-        destination = wide & np.uint64((1 << self._destination_bits) - 1)
-        widened: Keys = source << np.uint64(VALUE_BITS) | destination
-        return widened | directions << np.uint64(DIRECTION_SHIFT)
-
-
-def _bits(count: int) -> int:
-    """How many bits `count` codes need."""
-    return max(0, count - 1).bit_length()
-
-
 class ContextColumn:
     """The contexts of one or more metrics that have the same ones."""
 
@@ -196,38 +175,51 @@ class ContextColumn:
         self.is_empty = not contexts.label_names
         by_direction = self.source.by_direction or self.destination.by_direction
         self._asks_direction = contexts.has_direction or by_direction
+        self._packing = Packing(0, 0, False)
+        self._numbers = DenseNumbers()
+        """Of the contexts met, packed so."""
         self.counters: list[SeriesCounter] = []
         """Everything counted by these codes."""
 
-    def contexts_of(self, block: Block, sides: Sides, source: Codes, destination: Codes) -> RowContexts:
-        """Return the context of every row."""
-        columns = block.columns
-        directions = columns["direction"]
+    def contexts_of(self, ends: BlockEnds, rows: Indices | None) -> RowContexts:
+        """Return the context of every row of a block, or of some rows."""
+        columns = ends.block.columns
+        directions = _of(columns["direction"], rows)
         if self._asks_direction:
-            directions = traffic_directions(columns["type"], columns["trace_reason"], directions)
+            kinds = _of(columns["type"], rows), _of(columns["trace_reason"], rows)
+            directions = traffic_directions(*kinds, directions)
         codes = []
-        for values, side, field in ((self.source, source, "saddr"), (self.destination, destination, "daddr")):
+        for values, whole, field in (
+            (self.source, ends.source, "saddr"),
+            (self.destination, ends.destination, "daddr"),
+        ):
+            side = _of(whole, rows)
             if values.needs_address:
-                addresses = block.records[field]
-                codes.append(values.addressed_codes(side, directions, sides.endpoints, addresses))
+                addresses = ends.block.column(field)
+                some = addresses if rows is None else addresses[rows]
+                codes.append(values.addressed_codes(side, directions, ends.endpoints, some))
             else:
-                codes.append(values.codes(side, directions, sides.endpoints))
+                codes.append(values.codes(side, directions, ends.endpoints))
         known = None
         if self.contexts.has_direction:
             known = np.where(directions < _KNOWN_DIRECTIONS, directions, 0).astype(np.uint32)
-        return RowContexts(
-            codes[0], codes[1], known, _bits(len(self.source.values)), _bits(len(self.destination.values))
-        )
+        packing = Packing.of(len(self.source.values), len(self.destination.values), known is not None)
+        if packing != self._packing:
+            self._packing, self._numbers = packing, DenseNumbers()
+        return row_contexts(packing, packing.pack(codes[0], codes[1], known), self._numbers)
 
     def forget_sides(self) -> None:
         """Codes of sides begin again."""
         self.source.forget_sides()
         self.destination.forget_sides()
 
+    @property
+    def is_full(self) -> bool:
+        """Many values were seen: time to `compact`."""
+        return max(len(self.source.values), len(self.destination.values)) > MAX_VALUES
+
     def compact(self) -> None:
-        """When many values were seen: keep those that series still use."""
-        if max(len(self.source.values), len(self.destination.values)) <= MAX_VALUES:
-            return
+        """Keep the values that series still use."""
         keys = np.concatenate([counter.keys() for counter in self.counters])
         shifts = (np.uint64(VALUE_BITS), np.uint64(0))
         mask = np.uint64(_VALUE_MASK)
@@ -243,6 +235,7 @@ class ContextColumn:
 
         for counter in self.counters:
             counter.rename(renamed)
+        self._numbers = DenseNumbers()
 
     def label_values(self, key: int) -> Values:
         """Return the values of `Contexts.label_names` for a series key."""

@@ -5,15 +5,15 @@ Pure. Implemented by the handlers (`hubble.metrics.handlers`), used by `hubble.m
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
+from hubble.metrics.contexts import Indices
 from hubble.metrics.view import BlockView
 
-Base = npt.NDArray[np.uint32]
-Indices = npt.NDArray[np.intp]
+Base = npt.NDArray[Any]
+"""Unsigned."""
 Labels = tuple[str, ...]
 
 
@@ -33,11 +33,13 @@ class Handler(Protocol):
     """One metric family and how rows count for it."""
 
     family: Family
+    key_bits: int
+    """Of its keys."""
     asks_world: bool
     """Whether it needs to know which endpoints are outside."""
 
     def select(self, view: BlockView) -> tuple[Indices | None, Base]:
-        """Return the rows that count (None: all) and their keys (below 1 << 22)."""
+        """Return the rows that count (None: all) and their keys (22 bits at most)."""
         ...
 
     def labels(self, base: int) -> Iterator[tuple[Labels, Labels]]:

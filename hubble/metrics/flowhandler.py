@@ -6,11 +6,13 @@ Pure. What counts where is Hubble's: see docs/flow-metrics.md.
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from hubble import replies
 from hubble.flowmetrics import verdict_name
-from hubble.metrics.family import Base, Family, Indices, Labels
-from hubble.metrics.view import PROTOCOLS, BlockView
+from hubble.metrics.contexts import Indices
+from hubble.metrics.family import Base, Family, Labels
+from hubble.metrics.view import PASSED, PROTOCOLS, BlockView
 from palomar.verdict import EventType, ObservationPoint
 
 UNKNOWN_FLOW = "Unknown flow"
@@ -30,19 +32,16 @@ _KIND_LABELS = (
 """Labels type and subtype; the traces' come first, by observation point."""
 
 
-def _kind_table() -> Base:
-    """By type << 8 | subtype: an index of _KIND_LABELS, or beyond them the number of an unknown type.
-
-    Small numbers for what is frequent: keys of few bits sort faster.
-    """
-    table = np.zeros(1 << 16, dtype=np.uint32)
+def _kind_table() -> npt.NDArray[np.uint16]:
+    """By type << 8 | subtype: index of _KIND_LABELS, or beyond them the number of an unknown type; << 6."""
+    table = np.zeros(1 << 16, dtype=np.uint16)
     for number in range(256):
         table[number << 8 : (number + 1) << 8] = len(_KIND_LABELS) + number
     for kind, name in _TYPES.items():
         table[kind << 8 : (kind + 1) << 8] = _KIND_LABELS.index((name, ""))
     for subtype in range(256):
         table[EventType.TRACE << 8 | subtype] = min(subtype, len(ObservationPoint))
-    return table
+    return table << np.uint16(6)
 
 
 _KINDS = _kind_table()
@@ -54,13 +53,13 @@ class FlowHandler:
     family = Family(
         "hubble_flows_processed_total", "Flows seen.", before=("protocol", "type", "subtype", "verdict")
     )
+    key_bits = 15
     asks_world = False
 
     def select(self, view: BlockView) -> tuple[Indices | None, Base]:
         """All rows: kind (9 bits), verdict (3), protocol (3)."""
         keys = _KINDS.take(replies.pair(view.columns["type"], view.columns["subtype"]))
-        keys <<= np.uint32(6)
-        keys |= view.verdicts << 3 | view.protocols
+        keys |= view.outcomes & np.uint8(PASSED - 1)
         return None, keys
 
     def labels(self, base: int) -> Iterator[tuple[Labels, Labels]]:

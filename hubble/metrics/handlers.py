@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hubble.metrics.family import Base, Family, Handler, Indices, Labels
+from hubble.metrics.contexts import Indices
+from hubble.metrics.family import Base, Family, Handler, Labels
 from hubble.metrics.flowhandler import FlowHandler
 from hubble.metrics.packethandlers import IcmpHandler, PortDistributionHandler, TcpHandler
 from hubble.metrics.spec import MetricSpec
@@ -20,6 +21,7 @@ from hubble.metrics.view import BlockView
 class SilentHandler:
     """A family that has no data yet: it is announced, so that dashboards find it."""
 
+    key_bits = 0
     asks_world = False
 
     def __init__(self, family: Family) -> None:

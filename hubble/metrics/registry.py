@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from hubble.flowendpoint import Names
-from hubble.metrics.contexts import Block, ContextColumn, RowContexts
+from hubble.metrics.contexts import Block, BlockEnds, ContextColumn
+from hubble.metrics.group import MetricGroup
 from hubble.metrics.handlers import make_handlers
 from hubble.metrics.metric import FamilyTotals, Metric
 from hubble.metrics.sides import Sides
@@ -28,10 +29,12 @@ class FlowMetricsRegistry:
     def __init__(self, specs: Sequence[MetricSpec], names: Names, budget: int = DEFAULT_BUDGET) -> None:
         """`budget` series are kept apart per family."""
         self._columns: dict[Contexts, ContextColumn] = {}
+        self._groups: dict[Contexts, MetricGroup] = {}
         self._metrics: list[Metric] = []
         for spec in specs:
             column = self._columns.setdefault(spec.contexts, ContextColumn(spec.contexts))
-            self._metrics += [Metric(handler, column, budget) for handler in make_handlers(spec)]
+            group = self._groups.setdefault(spec.contexts, MetricGroup(column))
+            self._metrics += [group.add(handler, budget) for handler in make_handlers(spec)]
         self._sides = Sides(names)
         self._world = np.zeros(0, dtype=np.bool_)
         self._asks_world = any(metric.handler.asks_world for metric in self._metrics)
@@ -46,26 +49,26 @@ class FlowMetricsRegistry:
             return
         self.flows += rows
         self._make_room()
-        contexts: dict[Contexts, RowContexts] = {}
+        ends: BlockEnds | None = None
         view = BlockView(block, None, None)
         if self._asks_sides:
             columns = block.columns
-            source = self._sides.codes(columns["src_ref"], columns["src_identity"])
-            destination = self._sides.codes(columns["dst_ref"], columns["dst_identity"])
-            for key, column in self._columns.items():
-                if not column.is_empty:
-                    contexts[key] = column.contexts_of(block, self._sides, source, destination)
+            source, destination = self._sides.codes(
+                np.concatenate((columns["src_ref"], columns["dst_ref"])),
+                np.concatenate((columns["src_identity"], columns["dst_identity"])),
+            ).reshape(2, rows)
+            ends = BlockEnds(block, source, destination, self._sides.endpoints)
             if self._asks_world:
                 new = [is_world(endpoint) for endpoint in self._sides.endpoints[len(self._world) :]]
                 if new:
                     self._world = np.append(self._world, np.array(new, dtype=np.bool_))
                 view = BlockView(block, self._world, destination)
-        for metric in self._metrics:
-            metric.count(view, contexts.get(metric.column.contexts), now_ns)
+        for group in self._groups.values():
+            group.count(view, ends, now_ns)
 
     def _make_room(self) -> None:
-        for column in self._columns.values():
-            column.compact()
+        for group in self._groups.values():
+            group.make_room()
         if self._sides.is_full:
             self.forget_names()
 
@@ -78,4 +81,6 @@ class FlowMetricsRegistry:
 
     def totals(self) -> list[FamilyTotals]:
         """Return every family."""
+        for group in self._groups.values():
+            group.settle()
         return [metric.totals() for metric in self._metrics]

@@ -63,10 +63,10 @@ class SeriesCounter:
         self._admit(keys[~known], counts[~known], now_ns)
         return self._find(keys)
 
-    def add_slots(self, counts: Counts, now_ns: int) -> None:
-        """Add counts by slot, for all slots there are."""
-        self._counts += counts
-        self._seen_ns[counts > 0] = now_ns
+    def add_slots(self, slots: Slots, counts: Counts, now_ns: int) -> None:
+        """Add the counts of some slots, each named once."""
+        self._counts[slots] += counts
+        self._seen_ns[slots] = now_ns
 
     def _find(self, keys: Keys) -> Slots:
         places = np.searchsorted(self._keys, keys)

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from hubble import replies
 from hubble.metrics.contexts import Block
 from hubble.metrics.sides import Codes
-from hubble.rows import Column
 from palomar.verdict import IpProtocol, Verdict
 
 PROTOCOLS = ("Unknown L4", "TCP", "UDP", "ICMPv4", "ICMPv6", "SCTP")
@@ -25,16 +24,23 @@ _PROTOCOL_CODES = {
     IpProtocol.SCTP: 5,
 }
 _VERDICTS = 8
+_PROTOCOL_MASK = 7
+PASSED = 0x40
+"""In an outcome: the packet went on."""
 
 
-def _protocol_table() -> npt.NDArray[np.uint8]:
-    table = np.zeros(256, dtype=np.uint8)
+def _outcome_table() -> npt.NDArray[np.uint8]:
+    """By verdict << 8 | protocol: PASSED, verdict (3 bits; 0 for one that is not known), protocol (3)."""
+    table = np.zeros(1 << 16, dtype=np.uint8)
+    for verdict in range(_VERDICTS):
+        passed = PASSED if verdict in (Verdict.FORWARDED, Verdict.REDIRECTED) else 0
+        table[verdict << 8 : (verdict + 1) << 8] = passed | verdict << 3
     for protocol, code in _PROTOCOL_CODES.items():
-        table[protocol] = code
+        table[protocol::256] |= code
     return table
 
 
-_PROTOCOL_TABLE = _protocol_table()
+_OUTCOMES = _outcome_table()
 
 
 class BlockView:
@@ -48,21 +54,19 @@ class BlockView:
         self._destinations = destinations
 
     @cached_property
+    def outcomes(self) -> npt.NDArray[np.uint8]:
+        """PASSED or not, verdict (3 bits), index in PROTOCOLS (3 bits) per row."""
+        return _OUTCOMES.take(replies.pair(self.columns["verdict"], self.columns["protocol"]))
+
+    @cached_property
     def protocols(self) -> npt.NDArray[np.uint8]:
         """Index in PROTOCOLS per row."""
-        return _PROTOCOL_TABLE.take(self.columns["protocol"])
+        return self.outcomes & np.uint8(_PROTOCOL_MASK)
 
     @cached_property
-    def verdicts(self) -> Column:
+    def verdicts(self) -> npt.NDArray[np.uint8]:
         """A verdict, or 0 for one that is not known."""
-        verdicts = self.columns["verdict"]
-        return np.where(verdicts < _VERDICTS, verdicts, np.uint8(0))
-
-    @cached_property
-    def is_passed(self) -> npt.NDArray[np.bool_]:
-        """The packet went on."""
-        verdicts = self.columns["verdict"]
-        return np.asarray((verdicts == Verdict.FORWARDED) | (verdicts == Verdict.REDIRECTED))
+        return self.outcomes >> np.uint8(3) & np.uint8(_VERDICTS - 1)
 
     @cached_property
     def reply_codes(self) -> npt.NDArray[np.uint8]:

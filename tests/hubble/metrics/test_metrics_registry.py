@@ -38,6 +38,9 @@ class BlockOfRows:
         self.records = block.records
         self.columns = {name: np.ascontiguousarray(block.records[name]) for name in HOT_COLUMNS}
 
+    def column(self, name: str) -> np.ndarray:
+        return self.records[name]
+
 
 # --- the model: one flow message at a time -------------------------------------------------------
 
@@ -248,6 +251,60 @@ def test_counts_are_the_models(setting: str, data: list[dict[str, Any]], split: 
         assert got[FAMILIES[spec.name]] == expected(spec, flows), spec.name
 
 
+BITS = (
+    {"numbertable.DIRECT_BITS": 4},
+    {"numbertable.DIRECT_BITS": 4, "rowcontexts.DIRECT_BITS": 0},
+    {"group.NARROW_BITS": 8},
+    {"rowcontexts.DIRECT_BITS": 0, "rowcontexts.NARROW_BITS": 0, "group.NARROW_BITS": 8},
+)
+"""Keys hashed; contexts not numbered; series keys as they are, of all blocks or of some."""
+
+
+@pytest.mark.parametrize("bits", BITS, ids=str)
+def test_counts_do_not_depend_on_how_keys_are_looked_up(
+    bits: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few endpoints in the first block, more in each of the next ones: what numbers mean changes between."""
+    for name, value in bits.items():
+        monkeypatch.setattr(f"hubble.metrics.{name}", value)
+    random = np.random.default_rng(1)
+    text = " ".join(
+        f"{name}:{options}sourceContext=pod|identity;destinationContext=app|ip;labelsContext=traffic_direction"
+        for name, options in (
+            ("flow", ""),
+            ("drop", ""),
+            ("port-distribution", ""),
+            ("flows-to-world", "port;"),
+            ("policy", ""),
+        )
+    )
+    registry = FlowMetricsRegistry(parse(text), names())
+    flows: list[Flow] = []
+    for block in range(6):
+        values = [
+            consistent(
+                {
+                    "type": int(random.choice([1, 4, 5])),
+                    "verdict": int(random.choice([0, 1, 2, 5])),
+                    "drop_reason": int(random.choice([133, 181])),
+                    "trace_reason": int(random.integers(0, 4)),
+                    "direction": int(random.integers(0, 3)),
+                    "dport": int(random.integers(1, 1000)),
+                    "src_ref": int(random.integers(1, block + 2)),
+                    "dst_ref": int(random.integers(1, block + 2)),
+                    "daddr": f"10.0.1.{random.integers(1, block + 2)}",
+                }
+            )
+            for _ in range(150)
+        ]
+        part = rows(*values)
+        registry.count(BlockOfRows(part), block)
+        flows += flows_of(part)
+    got = {family.name: Counter(dict(family.totals)) for family in registry.totals()}
+    for spec in parse(text):
+        assert got[FAMILIES[spec.name]] == expected(spec, flows), spec.name
+
+
 @pytest.mark.parametrize("options", ["any-drop", "port", "syn-only", "any-drop;port;syn-only"])
 @settings(max_examples=40, deadline=None)
 @given(data=st.lists(RECORDS, min_size=1, max_size=40))
@@ -303,6 +360,18 @@ def test_quiet_series_make_room_for_new_ones() -> None:
     counter.add(np.array([3], dtype=np.uint64), np.array([7]), now_ns=60_000_000_200)
     assert counter.items() == [(3, 7)]
     assert counter.evicted == 2
+
+
+def test_counts_that_wait_are_the_series_when_somebody_asks() -> None:
+    """Blocks within a second of each other wait together; asking in between loses and doubles nothing."""
+    registry = FlowMetricsRegistry(parse("port-distribution flow:sourceContext=pod"), names())
+    for block in range(1, 8):
+        registry.count(BlockOfRows(rows(record(dport=80), record(dport=block % 3 + 1))), block * 300_000_000)
+        if block % 2:
+            ports, flows = registry.totals()
+            assert sum(count for _, count in ports.totals) == sum(count for _, count in flows.totals)
+            assert dict(ports.totals)["TCP", "80"] == block
+            assert dict(registry.totals()[0].totals) == dict(ports.totals)
 
 
 def test_series_that_made_room_do_not_count_for_those_that_took_it() -> None:
