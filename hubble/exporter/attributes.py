@@ -110,6 +110,21 @@ class FixedText:
         """What comes before the value."""
 
 
+class TextHeads(dict[int, bytes]):
+    """What comes before the text in a field whose value is a string, by the text's length."""
+
+    def __init__(self, field_tag: bytes) -> None:
+        """`field_tag` is the field's."""
+        super().__init__()
+        self._tag = field_tag
+
+    def __missing__(self, length: int) -> bytes:
+        """Make it."""
+        made = delimited(self._tag, text_value(b"x" * length))
+        self[length] = head = made[: len(made) - length]
+        return head
+
+
 class Numbers(dict[int, bytes]):
     """Integer attributes of one key, made when first asked for; a full cache starts again."""
 

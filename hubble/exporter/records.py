@@ -88,6 +88,7 @@ class RecordBuilder:
         self._names = names
         self._uuid = otel.FixedText(otel.FLOW_UUID, flowuuid.LENGTH)
         self._uuid_head = self._uuid.head + flowuuid.prefix(StoreId(store_id)).encode()
+        self._body_heads = otel.TextHeads(_BODY)
         self._kinds: dict[int, _KindPart] = {}
         self._addresses = Parts[bytes](self._make_addresses)
         self._sources = Parts[int](lambda key: self._make_side("source", key))
@@ -159,7 +160,7 @@ class RecordBuilder:
         self, batch: Batch, kinds: list[_KindPart], sources: list[int], destinations: list[int]
     ) -> list[bytes]:
         """`demo/web-1:40912 -> demo/db-1:5432 to-endpoint FORWARDED (TCP Flags: SYN)`."""
-        called = self._called
+        called, heads = self._called, self._body_heads
         addresses = batch.address_keys()
         bodies = []
         for kind, source, destination, address, sport, dport in zip(
@@ -177,7 +178,7 @@ class RecordBuilder:
                 text = b"%b:%d -> %b:%d %b" % (left, sport, right, dport, kind.body)
             else:
                 text = b"%b -> %b %b" % (left, right, kind.body)
-            bodies.append(delimited(_BODY, otel.text_value(text)))
+            bodies.append(heads[len(text)] + text)
         return bodies
 
     # Parts that are made once and kept

@@ -6,6 +6,7 @@ opentelemetry/proto/collector/{logs,metrics}/v1.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
@@ -24,7 +25,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope as SdkSc
 
 from hubble.exporter import attributes as otel
 from hubble.metrics.registry import FamilyTotals
-from hubble.wirebytes import delimited, tag
+from hubble.wirebytes import delimited, tag, varint
 
 SCOPE = "palomar.flows"
 MAX_REQUEST_BYTES = 3 << 20
@@ -73,9 +74,18 @@ class RequestEncoder:
         self._scope_head = delimited(_SCOPE, scope.SerializeToString())
 
     def logs(self, records: Sequence[bytes]) -> bytes:
-        """Return an ExportLogsServiceRequest."""
-        scope_logs = self._scope_head + b"".join([delimited(_LOG_RECORDS, record) for record in records])
-        return delimited(_RESOURCE_LOGS, self._head + delimited(_SCOPE_LOGS, scope_logs))
+        """Return an ExportLogsServiceRequest.
+
+        Lengths first, then one join: a batch is a megabyte, and copying it level by level took four tenths of
+        what the export costs.
+        """
+        heads = [_LOG_RECORDS + varint(len(record)) for record in records]
+        length = len(self._scope_head) + sum(map(len, heads)) + sum(map(len, records))
+        scope = _SCOPE_LOGS + varint(length)
+        length += len(self._head) + len(scope)
+        resource = _RESOURCE_LOGS + varint(length)
+        pieces = chain.from_iterable(zip(heads, records, strict=True))
+        return b"".join((resource, self._head, scope, self._scope_head, *pieces))
 
     def metrics(
         self, families: Sequence[FamilyTotals], start_ns: int, now_ns: int
