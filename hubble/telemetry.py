@@ -34,7 +34,7 @@ from hubble.server import program_version
 from hubble.storefollower import StoreFollower, StorePosition
 from hubble.telemetryconfig import TelemetryConfig
 from palomar import log
-from palomar.certwatch import CHECK_S, CertificateWatch
+from palomar.certwatch import CHECK_S, CertificateWatch, Expiry
 from palomar.clock import Clock, SystemClock
 from palomar.errors import InvalidInputError
 from palomar.parent import die_with_parent
@@ -72,6 +72,7 @@ class Telemetry:
         self.exporter: Exporter | None = None
         self._transport: Transport | None = None
         self._certificates = CertificateWatch((), clock)
+        self._expiries: Sequence[Expiry] = ()
         if config.otlp is not None:
             self._certificates = CertificateWatch(config.otlp.certificates, clock)
             self._transport = make_transport(config.otlp)
@@ -117,9 +118,9 @@ class Telemetry:
         self._save()
 
     async def _watch_certificates(self) -> None:
-        """Let the log say in time that what is shown to the collector, or trusted of it, runs out."""
+        """Let log and metrics say in time that what is shown to the collector, or trusted of it, runs out."""
         while True:
-            self._certificates.check()
+            self._expiries = self._certificates.check()
             await asyncio.sleep(CHECK_S)
 
     async def _save_often(self) -> None:
@@ -159,7 +160,7 @@ class Telemetry:
             )
             families.append(_lost(counting.follower))
         if self.exporter is not None:
-            families += export_families(self.exporter)
+            families += export_families(self.exporter, self._expiries)
         return families
 
 

@@ -1,20 +1,21 @@
 """The exporter's accounts as prometheus_client knows them: for `/metrics`.
 
-Pure. Input: an Exporter; output: metric families `palomar_otlp_*`.
+Pure. Input: an Exporter, and how its certificates stand; output: metric families.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from hubble.exporter.exporter import OVERRUN, REFUSED, Exporter
 from hubble.exporter.transport import LOGS, METRICS
+from palomar.certwatch import Expiry
 
 SIGNALS = (LOGS, METRICS)
 
 
-def export_families(exporter: Exporter) -> Iterator[Metric]:
-    """Yield what became of everything that was to be exported."""
+def export_families(exporter: Exporter, expiries: Iterable[Expiry]) -> Iterator[Metric]:
+    """Yield what became of everything that was to be exported, and until when that can go on."""
     counts = exporter.counts
     exported = CounterMetricFamily(
         "palomar_otlp_exported", "Flows (logs) and points (metrics) the collector took.", labels=["signal"]
@@ -49,3 +50,11 @@ def export_families(exporter: Exporter) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "palomar_otlp_up", "Whether the latest export went well.", value=int(counts.is_up)
     )
+    expiry = GaugeMetricFamily(
+        "palomar_certificate_expiry_seconds",
+        "Time until a certificate ends; negative afterwards.",
+        labels=["file"],
+    )
+    for item in expiries:
+        expiry.add_metric([item.file], item.seconds_left)
+    yield expiry

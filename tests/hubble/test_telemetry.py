@@ -11,15 +11,12 @@ import pytest
 
 from hubble.storefollower import StorePosition
 from hubble.telemetry import main, read_places, write_places
+from palomar.certs import Role, inspect, issue, make_ca, utc
+from palomar.clock import SystemClock
 from tests.kit.otlpreceiver import otlp_receiver
+from tests.kit.ports import free_port
 from tests.kit.telemetry import MIXED, config, flows, python_process, scrape, telemetry, total
 from tests.kit.wait import eventually_async
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
@@ -55,7 +52,12 @@ async def test_metrics_store_and_receiver_agree_by_verdict(tmp_path: Path, proto
                 async def all_came() -> bool:
                     return (await counts())["logs"] >= source.writer.head
 
+                async def all_answered() -> bool:
+                    exported = total(await scrape(port), "palomar_otlp_exported_total", by="signal")
+                    return exported["logs"] >= source.writer.head
+
                 await eventually_async(all_came, 20)
+                await eventually_async(all_answered, 20)
                 from_store = source.by_verdict()
                 got = await counts()
                 series = await scrape(port)
@@ -87,8 +89,11 @@ async def test_restart_goes_on_where_it_stopped(tmp_path: Path) -> None:
         async with otlp_receiver() as receiver:
             otlp = {"endpoint": f"http://127.0.0.1:{receiver.grpc_port}", "interval_s": 0.05}
             source.write(*MIXED)
-            async with telemetry(tmp_path, metrics="flow", otlp=otlp):
-                await eventually_async(lambda: len(receiver.flows) >= len(MIXED))
+            async with telemetry(tmp_path, metrics="flow", otlp=otlp) as first:
+                exporter = first.exporter
+                assert exporter is not None
+                # Not when they came: a batch whose answer did not come back would be sent again.
+                await eventually_async(lambda: exporter.counts.exported["logs"] >= len(MIXED))
             source.write(*MIXED[:3])
             async with telemetry(tmp_path, metrics="flow", otlp=otlp) as again:
                 await eventually_async(lambda: len(receiver.flows) >= len(MIXED) + 3)
@@ -173,3 +178,31 @@ async def test_a_part_that_fails_ends_the_process_so_that_it_is_started_again(tm
     async with python_process("hubble.telemetry", "--config-json", settings) as process:
         _, errors = await asyncio.wait_for(process.communicate(), 20)
         assert process.returncode == 1, errors
+
+
+async def test_the_exports_certificates_have_the_gauge_that_all_others_have(tmp_path: Path) -> None:
+    """One of the client certificate and one of the collector's CA, by file; none where there is no TLS."""
+    clock = SystemClock()
+    now = utc(clock.wall_ns())
+    authority = make_ca(now)
+    client = issue(authority, Role.CLIENT, "node", now)
+    files = {name: tmp_path / f"{name}.pem" for name in ("ca_file", "cert_file", "key_file")}
+    for path, content in zip(files.values(), (authority.cert, client.cert, client.key), strict=True):
+        path.write_bytes(content)
+    secured = {"endpoint": "https://127.0.0.1:1", **{name: str(path) for name, path in files.items()}}
+    left_s: dict[str, float] = {}
+    for otlp in (secured, {"endpoint": "http://127.0.0.1:1"}):
+        async with telemetry(tmp_path, otlp=otlp) as running:
+            assert running.server is not None
+            series = await scrape(running.server.port)
+        left_s = {
+            dict(labels)["file"]: value
+            for (name, labels), value in series.items()
+            if name == "palomar_certificate_expiry_seconds"
+        }
+        if otlp is secured:
+            assert left_s.keys() == {str(files["ca_file"]), str(files["cert_file"])}
+            for key, pem in (("ca_file", authority.cert), ("cert_file", client.cert)):
+                ends = (inspect(pem).not_after - now).total_seconds()
+                assert ends - 60 < left_s[str(files[key])] <= ends
+    assert not left_s
