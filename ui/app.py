@@ -19,7 +19,7 @@ from ui.hub import Hub
 from ui.listen import is_loopback_name
 from ui.metrics import UiMetrics
 from ui.names import group_title
-from ui.navigation import changed
+from ui.navigation import changed, new_clicks
 from ui.refresh import Refresh
 from ui.state import parse, to_search
 
@@ -27,7 +27,7 @@ RENDERER = """var renderer = new DashRenderer({
   request_pre: function () { document.dispatchEvent(new Event("palomar-asked")); },
   request_post: function () { document.dispatchEvent(new Event("palomar-answered")); }
 });"""
-"""Tells `assets/palomar.js` of questions and answers, so that one waits for the other."""
+"""Tells `assets/pace.js` of questions and answers, so that one waits for the other."""
 
 
 def make_app(hub: Hub, clock: Clock, server_words: Sequence[str] = ()) -> Dash:
@@ -107,6 +107,7 @@ def _state_callback(app: Dash) -> None:
         Output("window", "value"),
         Output("theme", "children"),
         Output("pause", "children"),
+        Output("heard", "data"),
         Input("url", "search"),
         Input("ns", "value"),
         Input("verdict", "value"),
@@ -116,6 +117,7 @@ def _state_callback(app: Dash) -> None:
         Input("pause", "n_clicks"),
         Input("click", "data"),
         State("ns", "options"),
+        State("heard", "data"),
         prevent_initial_call="initial_duplicate",
     )
     def follow(
@@ -128,11 +130,13 @@ def _state_callback(app: Dash) -> None:
         _pause: Any,
         click: Any,
         options: Any,
+        heard: Any,
     ) -> tuple[Any, ...]:
         before = parse(search or "")
         offered = [str(option["value"]) for option in options or ()]
         values = {"ns": ns, "verdict": verdict, "text": text, "window": window}
-        after = changed(before, ctx.triggered_id, values, click, offered)
+        clicks = new_clicks(click, heard)
+        after = changed(before, ctx.triggered_id, values, clicks, offered)
         # The menu throws out chosen values that it does not offer: they come with the choice.
         missing = [name for name in after.namespaces if name not in offered]
         added = [{"label": group_title(name)[:60], "value": name} for name in missing]
@@ -146,4 +150,5 @@ def _state_callback(app: Dash) -> None:
             after.window_s,
             f"Theme: {after.theme or 'auto'}",
             "Resume" if after.paused else "Pause",
+            clicks[-1].number if clicks else no_update,
         )

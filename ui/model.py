@@ -171,23 +171,21 @@ class Model:
         return sum(node.lost for node in self.nodes.values())
 
     def _add_flow(self, flow: flow_pb2.Flow, node_name: str, now_ns: int, live: bool) -> None:
-        if flow.uuid:
-            if flow.uuid in self._uuids:
+        uuid = flow.uuid
+        if uuid:
+            if uuid in self._uuids:
                 self.counters.repeated += 1
                 return
             if len(self._uuids) >= KEPT_UUIDS:
                 del self._uuids[next(iter(self._uuids))]
-            self._uuids[flow.uuid] = None
+            self._uuids[uuid] = None
         key = self.edges.fold(edge_of(flow, self._names))
         # One key object per edge: thousands of rows share it.
         if len(self._keys) > 4 * len(self.edges) + 1024:
             self._keys.clear()
         key = self._keys.setdefault(key, key)
         self.counters.flows += 1
-        # A copy: a flow of a batch keeps the memory of the whole batch alive.
-        kept = flow_pb2.Flow()
-        kept.CopyFrom(flow)
-        row = FlowRow(self.counters.flows, key, verdict_class(flow), kept)
+        row = FlowRow.of(self.counters.flows, key, verdict_class(flow), flow, uuid)
         self.counters.by_class[row.verdict] += 1
         self._flows.append(row)
         if row.verdict is not VerdictClass.FORWARDED:

@@ -78,6 +78,8 @@ class WorkloadNames:
     def __init__(self) -> None:
         """Start empty."""
         self._known: dict[tuple[str, str, int], Workload] = {}
+        self._workloads: dict[Workload, Workload] = {}
+        """One object for all pods of a workload."""
 
     def of(self, endpoint: flow_pb2.Endpoint, address: str) -> Workload:
         """Return the workload of one side of a flow; `address` helps where nothing else is known."""
@@ -87,7 +89,8 @@ class WorkloadNames:
             found = workload_of(endpoint, address)
             if len(self._known) >= CACHE_LIMIT:
                 self._known.clear()
-            self._known[key] = found
+                self._workloads.clear()
+            found = self._known[key] = self._workloads.setdefault(found, found)
         return found
 
 

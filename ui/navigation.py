@@ -4,21 +4,46 @@ Pure. Input: the state in the URL, and what was touched; output: the state to wr
 from a browser: unknown controls, kinds and values change nothing.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ui.state import MAX_LIMIT, THEMES, VERDICTS, WINDOWS_S, PageState
+
+
+@dataclass(frozen=True, slots=True)
+class Click:
+    """A click on something with `data-click`."""
+
+    number: int
+    """From 1, as the page counts."""
+    kind: str
+    target: str
+
+
+def new_clicks(reported: Any, heard: Any) -> list[Click]:
+    """Return the reported clicks after number `heard`.
+
+    A page reports its last few each time: the answer to one may be thrown away because the next overtook it.
+    """
+    if not isinstance(reported, list):
+        return []
+    clicks = [
+        Click(report["n"], str(report.get("kind", "")), str(report.get("id", "")))
+        for report in reported
+        if isinstance(report, dict) and isinstance(report.get("n"), int)
+    ]
+    return [click for click in clicks if click.number > (heard if isinstance(heard, int) else 0)]
 
 
 def changed(
     state: PageState,
     control: str | None,
     values: Mapping[str, Any],
-    click: Any,
+    click: Sequence[Click],
     offered: Collection[str] | None = None,
 ) -> PageState:
-    """Return the state after a control or a click.
+    """Return the state after a control or clicks.
 
     `offered` are the namespaces that the menu holds. One that it does not hold nobody can have unchosen
     there: the menu itself throws such values out.
@@ -38,8 +63,9 @@ def changed(
         return replace(state, theme=order[(order.index(state.theme) + 1) % len(order)])
     if control == "pause":
         return replace(state, paused=not state.paused)
-    if control == "click" and isinstance(click, dict):
-        return clicked(state, str(click.get("kind", "")), str(click.get("id", "")))
+    if control == "click":
+        for report in click:
+            state = clicked(state, report.kind, report.target)
     return state
 
 

@@ -1,6 +1,7 @@
 """The page's frame as Dash components: header, filters, map, panel, timeline, table; all empty at first.
 
-Not here: what fills them (`ui.app`) and how they look (`assets/palomar.css`).
+And the small parts that change: pill, banner, totals, chips, times. Not here: what they say
+(`ui.statuslines`), when they are sent (`ui.refresh`) and how they look (`assets/palomar.css`).
 """
 
 import uuid
@@ -9,6 +10,7 @@ from typing import Any
 
 from dash import dcc, html
 
+from ui.figures import BLANK, Tick
 from ui.state import DEFAULT_WINDOW_S, WINDOWS_S
 from ui.statuslines import Words
 
@@ -31,6 +33,7 @@ def frame() -> Component:
             dcc.Store(id="applied", data=0),
             dcc.Store(id="themed"),
             dcc.Store(id="click"),
+            dcc.Store(id="heard", data=0),
             _header(),
             html.Div(id="banner"),
             html.Div(
@@ -169,7 +172,8 @@ def _timeline() -> Component:
         [
             html.Div(id="timeline-title"),
             html.Div("Under the axis: when anything was dropped ✕ or audited !", id="timeline-hint"),
-            dcc.Graph(id="timeline", config={"displayModeBar": False, "responsive": True}, figure={}),
+            dcc.Graph(id="timeline", config={"displayModeBar": False, "responsive": True}, figure=BLANK),
+            html.Div(id="timeline-times"),
         ],
         id="timeline-box",
         **_attributes({"aria-label": "verdicts over time"}),
@@ -228,6 +232,11 @@ def totals(numbers: Sequence[tuple[str, str, bool]]) -> Component:
         html.Div([html.B(value), html.Span(name)], className="total bad" if bad else "total")
         for name, value, bad in numbers
     ]
+
+
+def times(ticks: Sequence[Tick]) -> Component:
+    """Return the clock times under the timeline."""
+    return [html.Span(tick.text, **_attributes({"style": f"--at:{tick.share:.2%}"})) for tick in ticks]
 
 
 def empty(words: Words | None) -> Component:

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dash import Dash, Input, Output, Patch, State, ctx, no_update
+from dash import Dash, Input, Output, State, ctx, no_update
 
 from palomar.clock import Clock
-from ui import figures, page, panel, statuslines
+from ui import figures, page, panel, statuslines, tree
 from ui.flowrow import FlowRow
 from ui.hub import Hub, LinkPhase
 from ui.mapframe import MapFrame, MapFrames
@@ -24,9 +24,7 @@ from ui.observecommand import observe_command
 from ui.pages import Page, Pages
 from ui.servicemap import EdgeStat
 from ui.state import PageState, faults, parse, to_search
-from ui.view import Update
 
-PART_NAMES = ("panel", "link", "banner", "totals", "map-empty", "chips", "timeline-title", "flow-scope")
 OPENED_FLOWS = 512
 MAX_PANELS = 64
 
@@ -68,7 +66,6 @@ class Refresh:
             Output("update", "data"),
             Output("timeline", "figure"),
             Output("ns", "options"),
-            *(Output(name, "children") for name in PART_NAMES),
             Input("tick", "data"),
             Input("url", "search"),
             Input("tidy", "n_clicks"),
@@ -100,7 +97,8 @@ class Refresh:
                 "totals": page.totals(statuslines.totals_words(model)),
             }
             if state.paused and ctx.triggered_id == "tick" and not whole:
-                return (no_update, no_update, no_update, *_only_changed(open_page, _written(parts)))
+                changed = _only_changed(open_page, _written(parts))
+                return {"parts": changed} if changed else no_update, no_update, no_update
             at_ns = now_ns
             if link.phase is LinkPhase.BROKEN:
                 # The last picture stays: without news nothing became quiet. A second more for what came last.
@@ -113,18 +111,19 @@ class Refresh:
                 "chips": page.chips(_selection_text(state, frame.stats), state.filtered),
                 "timeline-title": "Verdicts" + (" of the selection" if state.edge or state.workload else ""),
                 "flow-scope": _scope(state),
+                "timeline-times": page.times(figures.ticks(frame.timeline)),
             }
             shown = _written(parts)
             shown["panel"] = self._panel(model, frame, state, link.phase is LinkPhase.BROKEN)
+        update.payload["parts"] = _only_changed(open_page, shown)
         if tidy:
             update.payload["refit"] = True
         names = dict.fromkeys([*frame.namespaces, *state.namespaces])
         options = [{"label": group_title(name)[:60], "value": name} for name in names]
         return (
             update.payload,
-            _timeline(open_page, update, state, whole),
+            _timeline(open_page, frame, state),
             options if open_page.changed("ns", json.dumps(options)) else no_update,
-            *_only_changed(open_page, shown),
         )
 
     def _panel(self, model: Model, frame: MapFrame, state: PageState, broken: bool) -> "_Part":
@@ -143,55 +142,30 @@ class Refresh:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Components, and the JSON by which two of them are compared."""
+    """Trees for the page, and the JSON by which two of them are compared."""
 
-    components: Any
+    trees: Sequence[tree.Tree]
     text: str
 
     @classmethod
     def of(cls, components: Any) -> "_Part":
-        return cls(components, json.dumps(components, cls=_PlotlyEncoder, sort_keys=True))
+        trees = tree.plain(components)
+        return cls(trees, json.dumps(trees))
 
 
 def _written(parts: Mapping[str, Any]) -> dict[str, _Part]:
     return {name: _Part.of(components) for name, components in parts.items()}
 
 
-def _only_changed(open_page: Page, parts: Mapping[str, _Part]) -> list[Any]:
-    return [
-        parts[name].components if name in parts and open_page.changed(name, parts[name].text) else no_update
-        for name in PART_NAMES
-    ]
+def _only_changed(open_page: Page, parts: Mapping[str, _Part]) -> dict[str, Sequence[tree.Tree]]:
+    return {name: part.trees for name, part in parts.items() if open_page.changed(name, part.text)}
 
 
-class _PlotlyEncoder(json.JSONEncoder):
-    """Components as JSON, to compare them."""
-
-    def default(self, o: Any) -> Any:
-        """Write a Dash component as its tree."""
-        return o.to_plotly_json()
-
-
-def _timeline(open_page: Page, update: Update, state: PageState, whole: bool) -> Any:
-    timeline = update.frame.timeline
-    if whole or open_page.sent.get("timeline-step") != str(timeline.step_ns):
-        open_page.sent["timeline-step"] = str(timeline.step_ns)
-        return figures.verdict_timeline(timeline)
-    bars = figures.heights(timeline)
-    # Plotly takes 20-40 ms of the browser's main thread: once a bucket is often enough.
-    if not open_page.changed("timeline", f"{timeline.starts_ns[-1]} {to_search(state)}"):
+def _timeline(open_page: Page, frame: MapFrame, state: PageState) -> Any:
+    # Plotly draws all of it anew, on the browser's main thread: once a bucket is often enough.
+    if not open_page.changed("timeline", f"{frame.timeline.starts_ns[-1]} {to_search(state)}"):
         return no_update
-    patch = Patch()
-    for index, name in enumerate(figures.NAMES):
-        patch["data"][index]["x"] = figures.starts(timeline)
-        patch["data"][index]["y"] = list(bars[name])
-    marks = figures.strip(timeline)
-    patch["data"][figures.STRIP]["x"] = figures.starts(timeline)
-    patch["data"][figures.STRIP]["y"] = marks["y"]
-    patch["data"][figures.STRIP]["marker"]["color"] = marks["colour"]
-    patch["data"][figures.STRIP]["marker"]["pattern"]["shape"] = marks["shape"]
-    patch["layout"]["xaxis"]["range"] = figures.span(timeline)
-    return patch
+    return figures.verdict_timeline(frame.timeline)
 
 
 def _selection_text(state: PageState, stats: Sequence[EdgeStat]) -> str:

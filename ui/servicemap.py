@@ -1,7 +1,7 @@
 """The service map as a scene of boxes, cards and edges, and the difference between two scenes.
 
 Pure. Input: edge counts of `ui.edgetable` and an arrangement of `ui.layout`; output: plain values keyed by id
-that the page draws (`assets/palomar.js`). Everything a person reads is decided here: texts, widths, what
+that the page draws (`assets/map.js`). Everything a person reads is decided here: texts, widths, what
 is shown and what is said to be hidden. Colours are the style sheet's.
 """
 

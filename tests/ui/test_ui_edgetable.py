@@ -1,7 +1,7 @@
 """Edge counts over time: windows, rates, bounds."""
 
 from palomar_pb.flow import flow_pb2
-from ui.edgetable import BUCKET_NS, BUCKETS, MAX_PORTS_PER_PAIR, EdgeTable
+from ui.edgetable import BUCKET_NS, BUCKETS, LATEST_FLOWS, MAX_COUNT, MAX_PORTS_PER_PAIR, EdgeTable
 from ui.flowrow import EdgeKey, FlowRow, VerdictClass
 from ui.names import Workload
 
@@ -11,7 +11,7 @@ SECOND_NS = 1_000_000_000
 
 
 def row(number: int, key: EdgeKey, verdict: VerdictClass = VerdictClass.FORWARDED) -> FlowRow:
-    return FlowRow(number, key, verdict, flow_pb2.Flow(uuid=str(number)))
+    return FlowRow.of(number, key, verdict, flow_pb2.Flow(uuid=str(number)), str(number))
 
 
 def key(port: int, source: Workload = WEB) -> EdgeKey:
@@ -85,3 +85,22 @@ def test_dropped_flows_are_kept_beside_many_forwarded_ones() -> None:
     assert [kept.seq for kept in record.latest_dropped] == [0]
     assert table.get(record.key.id) is record
     assert table.get("nonsense") is None
+
+
+def test_a_full_count_stays_full() -> None:
+    """More flows of an edge in one bucket than a count holds are shown as the most, never as few."""
+    table, flow = EdgeTable(), row(1, key(80))
+    for _ in range(MAX_COUNT + 5):
+        table.add(flow, NOW_NS, NOW_NS)
+    assert table.window(NOW_NS, 30).totals.sum() == MAX_COUNT
+
+
+def test_an_edge_keeps_its_latest_flows_and_drops_apart() -> None:
+    """The newest twelve of each, oldest first."""
+    table = EdgeTable()
+    table.add(row(0, key(80), VerdictClass.DROPPED), NOW_NS, NOW_NS)
+    for number in range(1, 31):
+        table.add(row(number, key(80)), NOW_NS, NOW_NS)
+    (record,) = table.records()
+    assert [kept.seq for kept in record.latest] == list(range(31 - LATEST_FLOWS, 31))
+    assert [kept.seq for kept in record.latest_dropped] == [0]

@@ -1,6 +1,7 @@
 """The page in a real browser: from edge to flow to rule, themes, filters, outage and return."""
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from tests.ui.flowserver import Call, FlowServer, Party, flow_of, large, shop
 from ui.refresh import Refresh
 
 pytestmark = pytest.mark.browser
+
+ASSETS = Path(__file__).resolve().parents[2] / "ui" / "assets"
 
 
 def test_a_click_leads_from_edge_to_flow_to_rule(start_ui: StartUi, open_page: OpenPage) -> None:
@@ -74,6 +77,51 @@ def test_labels_keep_clear_of_cards_and_of_each_other(
         shown, collisions = page.evaluate(COLLISIONS)
         assert shown > 4
         assert collisions == []
+
+
+def test_names_of_boxes_stay_on_a_narrow_map(start_ui: StartUi, open_page: OpenPage) -> None:
+    """From afar a name is wider than its box; it moves rather than being cut by the map's side."""
+    with FlowServer(shop(), rate=60) as source:
+        page = open_page(start_ui(source.address).listen.url, width=390, height=844)
+        names = page.locator("#map-svg.farther .box-name")
+        names.filter(has_text="outside the cluster").wait_for()
+        canvas = page.locator("#map-canvas").bounding_box()
+        boxes = [name.bounding_box() for name in names.all()]
+        assert len(boxes) == 5
+        assert all(canvas["x"] <= box["x"] for box in boxes)
+        assert all(box["x"] + box["width"] <= canvas["x"] + canvas["width"] for box in boxes)
+
+
+def test_two_escapes_within_one_round_trip_are_two(start_ui: StartUi, open_page: OpenPage) -> None:
+    """From an edge of a workload back to everything, as fast as a key repeats."""
+    with FlowServer(shop(), rate=20) as source:
+        start = start_ui(source.address).listen.url
+        page = open_page(f"{start}?workload=shop/web&edge=shop/web%3Eshop/api:8080/TCP")
+        page.locator("#panel .kicker", has_text="Edge").wait_for()
+        page.evaluate(
+            """() => {
+              const press = () => new KeyboardEvent("keydown", { key: "Escape", bubbles: true });
+              for (let presses = 0; presses < 2; presses += 1) document.body.dispatchEvent(press());
+            }"""
+        )
+        eventually(lambda: (query(page).workload, query(page).edge) == ("", ""), timeout_s=15)
+
+
+def test_scripts_load_in_any_order(browser: Any) -> None:
+    """Dash loads them by name; none calls another while it loads."""
+    page = browser.new_page()
+    for script in sorted(ASSETS.glob("*.js"), reverse=True):
+        page.add_script_tag(path=str(script))
+    assert page.evaluate("Object.keys(dash_clientside.palomar).join()") == "apply,theme"
+    page.close()
+
+
+def test_nothing_is_kept_for_an_undo_that_the_page_has_not(start_ui: StartUi, open_page: OpenPage) -> None:
+    """Dash's store remembers each value that a page sets; after some updates it holds none of them."""
+    with FlowServer(shop(), rate=20) as source:
+        page = open_page(start_ui(source.address).listen.url)
+        until(page, "window.palomarApplied && window.palomarApplied.seq > 4", timeout_s=30)
+        assert page.evaluate("dash_stores[0].getState().history.past.length") <= 1
 
 
 def test_filters_write_the_url_and_the_back_button_undoes_them(

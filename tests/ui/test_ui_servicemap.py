@@ -37,9 +37,8 @@ def stats_of(*flows: tuple[Workload, Workload, int, VerdictClass]) -> list[EdgeS
         message = flow_pb2.Flow(
             uuid=str(number), drop_reason_desc=133 if verdict is VerdictClass.DROPPED else 0
         )
-        table.add(
-            FlowRow(number, EdgeKey(source, destination, "TCP", port), verdict, message), NOW_NS, NOW_NS
-        )
+        row = FlowRow.of(number, EdgeKey(source, destination, "TCP", port), verdict, message, str(number))
+        table.add(row, NOW_NS, NOW_NS)
     return edge_stats(table.window(NOW_NS, 30))
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ui.errors import ListenAddressError
 from ui.listen import is_loopback_name, parse_listen
-from ui.navigation import changed, clicked
+from ui.navigation import Click, changed, clicked, new_clicks
 from ui.state import MAX_LIMIT, TOLD_FAULTS, VERDICTS, WINDOWS_S, PageState, faults, parse, to_search
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=40)
@@ -99,10 +99,10 @@ def test_complaints_are_few_and_never_an_error(search: str) -> None:
 def test_a_namespace_that_the_menu_does_not_offer_is_not_unchosen_by_it() -> None:
     """The menu throws out values it does not hold; only a person takes one away that it does."""
     state = PageState(namespaces=("late", "shop"))
-    assert changed(state, "ns", {"ns": []}, None, offered=[]) == state
-    assert changed(state, "ns", {"ns": ["shop"]}, None, offered=["shop"]) == state
-    assert changed(state, "ns", {"ns": []}, None, offered=["late", "shop"]).namespaces == ()
-    assert changed(state, "ns", {"ns": ["lab"]}, None, offered=["shop", "lab"]).namespaces == ("late", "lab")
+    assert changed(state, "ns", {"ns": []}, (), offered=[]) == state
+    assert changed(state, "ns", {"ns": ["shop"]}, (), offered=["shop"]) == state
+    assert changed(state, "ns", {"ns": []}, (), offered=["late", "shop"]).namespaces == ()
+    assert changed(state, "ns", {"ns": ["lab"]}, (), offered=["shop", "lab"]).namespaces == ("late", "lab")
 
 
 def test_the_default_state_needs_no_query() -> None:
@@ -134,14 +134,13 @@ def test_clicks_lead_in_and_escape_leads_out_again() -> None:
 def test_controls_change_their_part_only() -> None:
     """Filters keep the selection; unknown controls and clicks keep everything."""
     state = PageState(edge="e1")
-    assert changed(state, "verdict", {"verdict": "dropped"}, None) == replace(state, verdict="dropped")
-    assert changed(state, "verdict", {"verdict": "evil"}, None) == state
-    assert changed(state, "ns", {"ns": ["shop"]}, None) == replace(state, namespaces=("shop",))
-    assert changed(state, "text", {"text": "  web "}, None) == replace(state, text="web")
-    assert changed(state, "theme", {}, None).theme == "light"
-    assert changed(state, "click", {}, {"kind": "limit", "id": "99999"}).limit == MAX_LIMIT
-    assert changed(state, "click", {}, {"kind": "boo", "id": 3}) == state
-    assert changed(state, "click", {}, "no dict") == state
+    assert changed(state, "verdict", {"verdict": "dropped"}, ()) == replace(state, verdict="dropped")
+    assert changed(state, "verdict", {"verdict": "evil"}, ()) == state
+    assert changed(state, "ns", {"ns": ["shop"]}, ()) == replace(state, namespaces=("shop",))
+    assert changed(state, "text", {"text": "  web "}, ()) == replace(state, text="web")
+    assert changed(state, "theme", {}, ()).theme == "light"
+    assert changed(state, "click", {}, [Click(1, "limit", "99999")]).limit == MAX_LIMIT
+    assert changed(state, "click", {}, [Click(1, "boo", "3")]) == state
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:8080", "localhost:0", "[::1]:9000", "127.1.2.3:80"])
@@ -170,3 +169,19 @@ def test_rebound_names_are_no_loopback() -> None:
     """The Host header must name this machine itself."""
     assert all(map(is_loopback_name, ["127.0.0.1:8080", "localhost", "[::1]:8080", "localhost:1"]))
     assert not any(map(is_loopback_name, ["evil.org:8080", "127.0.0.1.evil.org", "", "[::2]:80", "10.0.0.1"]))
+
+
+def test_clicks_that_an_answer_overtook_are_heard_with_the_next_one_and_once() -> None:
+    """Two Escapes within a round trip are two steps back; a click that was heard is not heard again."""
+    deep = PageState(workload="shop/web", edge="e1", flow="f1")
+    reported = [{"kind": "flow", "id": "f1", "n": 1}, {"kind": "nothing", "id": "", "n": 2}]
+    reported.append({"kind": "nothing", "id": "", "n": 3})
+    assert changed(deep, "click", {}, new_clicks(reported, 1)) == PageState(workload="shop/web")
+    assert new_clicks(reported, 3) == []
+
+
+@pytest.mark.parametrize("reported", [None, 3, {"n": 1}, [None, "x", {"kind": "flow"}, {"n": "2"}]])
+def test_clicks_that_no_page_reports_are_none(reported: object) -> None:
+    """Anything may come from a browser."""
+    assert new_clicks(reported, 0) == []
+    assert new_clicks([{"n": 1}], "much") == [Click(1, "", "")]
