@@ -20,6 +20,9 @@ from palomar.errors import InvalidInputError
 from palomar.tls import TlsFiles
 from palomar_pb.observer import observer_pb2, observer_pb2_grpc
 from relay.channel import open_channel
+from relay.statewatch import StateWatch
+
+State = grpc.ChannelConnectivity
 
 logger = logging.getLogger(__name__)
 
@@ -189,18 +192,19 @@ class PeerPool:
         return open_channel(peer.address, peer.server_name, self._tls, f"peer {peer.name}")
 
     async def _watch(self, entry: PeerEntry, channel: grpc.aio.Channel) -> None:
-        """Follow the channel's connectivity and probe it at every change, and now and then."""
-        while True:
-            state = channel.get_state(try_to_connect=True)
-            if state in (grpc.ChannelConnectivity.READY, grpc.ChannelConnectivity.TRANSIENT_FAILURE):
-                await self._probe(entry, channel)
-            wait_s = REPROBE_S if entry.state is PeerState.CONNECTED else REPROBE_SOON_S
-            try:
-                await asyncio.wait_for(channel.wait_for_state_change(state), wait_s)
-            except TimeoutError:
-                continue
-            except grpc.aio.UsageError:
-                return  # the channel was closed beneath us: another has taken its place, or the peer left
+        """Follow the channel's connectivity and probe it at every change, and now and then.
+
+        Ends when the channel is closed beneath it: another has taken its place, or the peer left.
+        """
+        watch = StateWatch(channel)
+        try:
+            while (state := channel.get_state(try_to_connect=True)) is not State.SHUTDOWN:
+                if state in (State.READY, State.TRANSIENT_FAILURE):
+                    await self._probe(entry, channel)
+                well = entry.state is PeerState.CONNECTED
+                await watch.wait(state, REPROBE_S if well else REPROBE_SOON_S)
+        finally:
+            watch.close()
 
     async def _probe(self, entry: PeerEntry, channel: grpc.aio.Channel) -> None:
         stub = observer_pb2_grpc.ObserverStub(channel)
