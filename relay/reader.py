@@ -94,8 +94,7 @@ class NodeReader:
                 reason = str(error)
             except asyncio.CancelledError:
                 # A channel closed beneath a call cancels it: that is a break like any other.
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
+                if _is_ending():
                     raise
                 reason = "its channel was closed"
             if not self._follow:
@@ -141,3 +140,9 @@ class NodeReader:
         self._interrupted = reason
         if self._waiting is not None:
             self._waiting.reschedule(asyncio.get_running_loop().time())
+
+
+def _is_ending() -> bool:
+    """Tell whether this task was told to end. No frame may hold its own task: the error holds the frames."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

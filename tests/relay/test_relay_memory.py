@@ -10,6 +10,7 @@ import grpc
 from palomar.clock import SystemClock
 from palomar_pb.observer import observer_pb2, observer_pb2_grpc
 from palomar_pb.palomar.v1 import batch_pb2
+from relay.collector import Collector
 from relay.nodestream import BATCHES_METHOD
 from relay.peers import Peer, PeerPool, PeerState
 from tests.kit.relaycluster import Cluster, cluster
@@ -82,6 +83,11 @@ async def test_a_stream_that_is_not_read_holds_little_of_its_node() -> None:
         await pool.stop()
 
 
+def collectors() -> int:
+    """Count the questions of clients that are still in memory."""
+    return sum(isinstance(item, Collector) for item in gc.get_objects())
+
+
 def objects() -> int:
     """Count what Python holds, without what it would throw away."""
     gc.collect()
@@ -120,3 +126,18 @@ async def test_clients_and_nodes_that_go_leave_nothing_behind(tmp_path: Path) ->
         before = objects()
         await round_of(60, 4)
         await eventually_async(lambda: abs(objects() - before) < MOST_OBJECTS, 10)
+
+
+async def test_what_was_held_for_a_client_goes_with_it(tmp_path: Path) -> None:
+    """At once, flows and all: not when Python happens to look for garbage, minutes later."""
+    async with cluster(tmp_path, 2) as running:
+        await running.connected()
+        running.nodes[0].emit(50)
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                await come_and_go(running)
+            await eventually_async(lambda: collectors() == 0)
+        finally:
+            gc.enable()
