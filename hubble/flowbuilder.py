@@ -7,6 +7,7 @@ Not here: what each part says (`hubble.flowmessages`), which rows (`hubble.filte
 (`hubble.flowstream`).
 """
 
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from ipaddress import IPv4Address
 from typing import Protocol, TypeVar
@@ -148,17 +149,28 @@ class FlowBuilder:
         self._mask = mask
         self._uuid_prefix = flowuuid.prefix(node.store_id).encode()
         self._node_field = delimited(RESPONSE_NODE, node.name.encode())
-        self._kinds = Parts[int](self._make_kind)
-        self._ips = Parts[bytes](self._make_ip)
-        self._l4s = Parts[int](self._make_l4)
-        self._sources = Parts[int](self._make_source)
-        self._destinations = Parts[int](self._make_destination)
-        self._interfaces = Parts[int](self._make_interface)
-        self._files = Parts[int](self._make_file)
-        self._policies = Parts[int](self._make_policies)
-        self._rules = Parts[int](self._make_rules)
-        self._peers = Parts[int](self._make_peer)
+        self._kinds: Parts[int] = self._kept(FlowBuilder._make_kind)
+        self._ips: Parts[bytes] = self._kept(FlowBuilder._make_ip)
+        self._l4s: Parts[int] = self._kept(FlowBuilder._make_l4)
+        self._sources: Parts[int] = self._kept(FlowBuilder._make_source)
+        self._destinations: Parts[int] = self._kept(FlowBuilder._make_destination)
+        self._interfaces: Parts[int] = self._kept(FlowBuilder._make_interface)
+        self._files: Parts[int] = self._kept(FlowBuilder._make_file)
+        self._policies: Parts[int] = self._kept(FlowBuilder._make_policies)
+        self._rules: Parts[int] = self._kept(FlowBuilder._make_rules)
+        self._peers: Parts[int] = self._kept(FlowBuilder._make_peer)
         self._extension_heads = Parts[int](_extension_head)
+
+    def _kept(self, make: Callable[["FlowBuilder", K], tuple[bytes, bool]]) -> Parts[K]:
+        """Return parts that do not hold the builder, so that all of them go with its request, at once."""
+        builder = weakref.ref(self)
+
+        def of_this(key: K) -> tuple[bytes, bool]:
+            this = builder()
+            assert this is not None  # whoever asks holds it
+            return make(this, key)
+
+        return Parts[K](of_this)
 
     def forget_names(self) -> None:
         """Names were said again: encode them anew."""

@@ -1,7 +1,9 @@
 """Flows: what a stored record becomes, field by field, and that the joined bytes are what protobuf makes."""
 
+import gc
 import json
 import re
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,19 @@ def extension(flow: flow_pb2.Flow) -> FlowExtension:
     found = FlowExtension()
     assert flow.extensions.Unpack(found)
     return found
+
+
+def test_a_builder_goes_with_its_request() -> None:
+    """Megabytes of parts may hang on it: they do not wait until Python looks for garbage in cycles."""
+    gc.disable()
+    try:
+        builder = FlowBuilder(NODE, FakeNames())
+        builder.flows(rows(record(), first=5), np.array([0]))
+        seen = weakref.ref(builder)
+        del builder
+        assert seen() is None
+    finally:
+        gc.enable()
 
 
 def test_a_drop_is_what_a_hubble_client_prints() -> None:
