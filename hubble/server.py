@@ -19,7 +19,7 @@ from hubble.grpcserver import GrpcServer, Listener, TcpListener, UnixListener
 from hubble.observer import NodeFacts, ObserverService
 from hubble.observingnode import ObservingNode
 from hubble.peer import PeerService
-from palomar import jsonconfig, log
+from palomar import jsonconfig, log, memory
 from palomar.clock import Clock, SystemClock
 from palomar.errors import InvalidInputError
 from palomar.parent import die_with_parent
@@ -174,6 +174,7 @@ async def serve(config: ServerConfig, clock: Clock) -> None:
     stopped = stop_signal()
     server = FlowServer(config, clock)
     await server.start()
+    memory.settle()
     try:
         await stopped.wait()
     finally:
@@ -194,6 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     log.configure(config.log_level, config.log_format)
     if not die_with_parent(config.parent_pid):
         return 0
+    memory.share_one_arena()
     asyncio.run(serve(config, SystemClock()))
     return 0
 

@@ -8,7 +8,7 @@ import logging
 import signal
 from pathlib import Path
 
-from palomar import log, tasks
+from palomar import log, memory, tasks
 from palomar.certwatch import CHECK_S, CertificateWatch
 from palomar.clock import Clock, SystemClock
 from palomar.errors import InvalidInputError
@@ -126,6 +126,7 @@ async def serve(config: RelayConfig, clock: Clock) -> None:
         loop.add_signal_handler(number, stopped.set)
     relay = Relay(config, clock)
     await relay.start()
+    memory.settle()
     try:
         await stopped.wait()
     finally:
@@ -135,6 +136,7 @@ async def serve(config: RelayConfig, clock: Clock) -> None:
 
 def run(config: RelayConfig) -> int:
     """Run a relay in this process; return its exit status."""
+    memory.share_one_arena()
     log.configure(config.log_level, config.log_format)
     asyncio.run(serve(config, SystemClock()))
     return 0

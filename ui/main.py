@@ -12,7 +12,7 @@ from types import FrameType
 
 import waitress  # type: ignore[import-untyped]  # ships no types
 
-from palomar import log
+from palomar import log, memory
 from palomar.certwatch import CHECK_S, CertificateWatch
 from palomar.clock import Clock, SystemClock
 from palomar.errors import TransientError
@@ -120,6 +120,7 @@ class UiServer:
 
 def serve(config: UiConfig) -> int:
     """Serve the page until SIGTERM or SIGINT."""
+    memory.share_one_arena()
     log.configure()
     # One warning per request in flight is normal for a page that asks each second.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
@@ -132,6 +133,7 @@ def serve(config: UiConfig) -> int:
     signal.signal(signal.SIGINT, end)
     server = UiServer(config, SystemClock())
     server.start()
+    memory.settle()
     ended.wait()
     server.stop()
     return 0
