@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
+import plotly.graph_objects as go
+
 from ui.mapframe import Timeline
 
 COLOURS = {"forwarded": "#3f8f85", "dropped": "#e0474c", "audit": "#b97b10"}
@@ -107,62 +109,62 @@ def top(timeline: Timeline) -> int:
 
 
 def verdict_timeline(timeline: Timeline) -> dict[str, Any]:
-    """Return the whole figure."""
+    """Return the whole figure; plotly refuses a word that it does not know."""
     bars = [_bars(timeline, name, getattr(timeline, name)) for name in NAMES]
-    return {"data": [*bars, _strip(timeline)], "layout": _layout(timeline)}
+    figure = go.Figure([*bars, _strip(timeline)], _layout(timeline))
+    answer: dict[str, Any] = figure.to_plotly_json()
+    answer["layout"].pop("template", None)  # 6 kB of defaults that this figure does not use
+    return answer
 
 
-def _bars(timeline: Timeline, name: str, counts: Sequence[int]) -> dict[str, Any]:
+def _bars(timeline: Timeline, name: str, counts: Sequence[int]) -> go.Bar:
     step_ms = timeline.step_ns // 1_000_000
-    return {
-        "type": "bar",
-        "name": name,
-        "x0": _date(timeline.starts_ns[0] + timeline.step_ns // 2),
-        "dx": step_ms,
-        # No element for a bar without height.
-        "y": [count or None for count in counts],
-        "width": step_ms * BAR_SHARE,
-        "marker": {
+    return go.Bar(
+        name=name,
+        x0=_date(timeline.starts_ns[0] + timeline.step_ns // 2),
+        dx=step_ms,
+        y=[count or None for count in counts],  # no element for a bar without height
+        width=step_ms * BAR_SHARE,
+        marker={
             "color": COLOURS[name],
             "line": {"width": 0},
             "pattern": {**_HATCHING, "shape": PATTERNS[name]},
         },
-        "hovertemplate": f"%{{y:,}} {name}<extra></extra>",
-    }
+        hovertemplate=f"%{{y:,}} {name}<extra></extra>",
+    )
 
 
-def _strip(timeline: Timeline) -> dict[str, Any]:
+def _strip(timeline: Timeline) -> go.Bar:
     marks, step_ns = strip(timeline), timeline.step_ns
     gap_ms = step_ns // 1_000_000 * (1 - BAR_SHARE)
-    return {
-        "type": "bar",
-        "x": [_date(timeline.starts_ns[mark.first] + mark.bars * step_ns // 2) for mark in marks],
-        "y": [1] * len(marks),
-        "width": [mark.bars * step_ns // 1_000_000 - gap_ms for mark in marks],
-        "yaxis": "y2",
-        "hoverinfo": "skip",
-        "marker": {
+    return go.Bar(
+        x=[_date(timeline.starts_ns[mark.first] + mark.bars * step_ns // 2) for mark in marks],
+        y=[1] * len(marks),
+        width=[mark.bars * step_ns // 1_000_000 - gap_ms for mark in marks],
+        yaxis="y2",
+        hoverinfo="skip",
+        marker={
             "color": [COLOURS[mark.kind] for mark in marks],
             "line": {"width": 0},
             "pattern": {**_HATCHING, "shape": [PATTERNS[mark.kind] for mark in marks]},
         },
-    }
+    )
 
 
-def _layout(timeline: Timeline) -> dict[str, Any]:
+def _layout(timeline: Timeline) -> go.Layout:
     begin_ns = timeline.starts_ns[0]
-    return {
-        "barmode": "stack",
-        "margin": {"l": 44, "r": 12, "t": 6, "b": 20},
-        "height": 104,
-        "showlegend": False,
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": "Inter, system-ui, sans-serif", "size": 10},
-        "hovermode": "x unified",
-        "hoverlabel": {"font": {"size": 11}},
-        "dragmode": False,
-        "xaxis": {
+    return go.Layout(
+        barmode="stack",
+        margin={"l": 44, "r": 12, "t": 6, "b": 20},
+        height=104,
+        showlegend=False,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "Inter, system-ui, sans-serif", "size": 10},
+        hovermode="x unified",
+        hoverlabel={"font": {"size": 11}},
+        dragmode=False,
+        xaxis={
             **_STILL,
             "type": "date",
             "anchor": "y2",
@@ -170,14 +172,14 @@ def _layout(timeline: Timeline) -> dict[str, Any]:
             "showticklabels": False,
             "hoverformat": "%H:%M:%S UTC",
         },
-        "yaxis2": {
+        yaxis2={
             **_STILL,
             "domain": [0, STRIP_SHARE],
             "range": [0, 1],
             "tickvals": [0.5],
             "ticktext": ["✕ !"],
         },
-        "yaxis": {
+        yaxis={
             **_STILL,
             "domain": [STRIP_SHARE + STRIP_GAP, 1],
             "range": [0, top(timeline)],
@@ -185,7 +187,7 @@ def _layout(timeline: Timeline) -> dict[str, Any]:
             "nticks": 3,
             "tickformat": "~s",
         },
-    }
+    )
 
 
 def _span_ns(timeline: Timeline) -> int:
