@@ -11,7 +11,6 @@ import asyncio
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -33,11 +32,12 @@ from hubble.observingnode import ObservingNode
 from hubble.server import program_version
 from hubble.storefollower import StoreFollower, StorePosition
 from hubble.telemetryconfig import TelemetryConfig
-from palomar import log
+from palomar import log, memory
 from palomar.certwatch import CHECK_S, CertificateWatch, Expiry
 from palomar.clock import Clock, SystemClock
 from palomar.errors import InvalidInputError
 from palomar.parent import die_with_parent
+from palomar.stopsignal import stop_signal
 from palomar.tasks import spawn
 
 logger = logging.getLogger(__name__)
@@ -206,18 +206,16 @@ def write_places(path: Path, places: dict[str, StorePosition]) -> None:
 
 async def serve(config: TelemetryConfig, clock: Clock) -> int:
     """Run until SIGTERM or SIGINT (0), or until a part fails (1): the agent starts the process again."""
-    stopped = asyncio.Event()
+    stopped = stop_signal()
     errors: list[BaseException] = []
 
     def failed(error: BaseException) -> None:
         errors.append(error)
         stopped.set()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
     telemetry = Telemetry(config, clock, failed)
     await telemetry.start()
+    memory.settle()
     try:
         await stopped.wait()
     finally:
@@ -239,10 +237,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"hubble.telemetry: {error}\n")
         return EXIT_BAD_CONFIG
     log.configure(config.log_level, config.log_format)
-    die_with_parent()
-    if config.parent_pid not in (0, os.getppid()):
-        return 0  # it died before the kernel was told
+    if not die_with_parent(config.parent_pid):
+        return 0
     os.nice(NICENESS)
+    memory.share_one_arena()
     return asyncio.run(serve(config, SystemClock()))
 
 

@@ -5,13 +5,13 @@ Input: a RelayConfig. What it does is in `relay.service` and below; the command 
 
 import asyncio
 import logging
-import signal
 from pathlib import Path
 
 from palomar import log, memory, tasks
 from palomar.certwatch import CHECK_S, CertificateWatch
 from palomar.clock import Clock, SystemClock
 from palomar.errors import InvalidInputError
+from palomar.stopsignal import stop_signal
 from palomar.tls import TlsFiles
 from palomar.version import installed_version
 from relay.config import RelayConfig
@@ -120,10 +120,7 @@ def _cert_files(*parties: TlsFiles | None) -> list[Path]:
 
 async def serve(config: RelayConfig, clock: Clock) -> None:
     """Run until SIGTERM or SIGINT."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+    stopped = stop_signal()
     relay = Relay(config, clock)
     await relay.start()
     memory.settle()

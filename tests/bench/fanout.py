@@ -126,7 +126,6 @@ class Measured:
     """At all clients together."""
     messages: int
     p99_ms: float
-    p50_ms: float
 
     @property
     def percent(self) -> float:
@@ -178,7 +177,6 @@ async def measured(at: Node, count: int, request: Callable[[int], GetFlowsReques
         sum(f.flows for f in followers),
         sum(f.messages for f in followers),
         percentiles[98],
-        percentiles[49],
     )
 
 
