@@ -5,6 +5,7 @@ they are checked to be whole, and handed on as they came. Any other Hubble serve
 `observer.Observer/GetFlows`. Not here: resuming after a break (`relay.reader`).
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,7 @@ async def node_batches(
         await call.initial_metadata()
         if not call.done():
             begun()
-        async for message in call:
+        async for message in messages(call):
             yield from_bytes(message)
         return
     except grpc.aio.AioRpcError as error:
@@ -68,6 +69,23 @@ async def node_batches(
         call.cancel()
     async for batch in _plain_batches(channel, request, begun):
         yield batch
+
+
+async def messages(call: Any) -> AsyncGenerator[bytes, None]:
+    """Read `call` to its end; whoever is cancelled meanwhile cancels the call, not the read.
+
+    gRPC frees what a read received when the read returns. One that is cancelled never does, and leaves up to
+    a message behind, for ever: of every node, with every follower that goes.
+    """
+    while True:
+        try:
+            message = await asyncio.shield(call.read())
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+        if message is grpc.aio.EOF:
+            return
+        yield message
 
 
 def from_bytes(message: bytes) -> NodeBatch:
@@ -111,7 +129,7 @@ async def _plain_batches(
     try:
         await call.initial_metadata()
         begun()
-        async for item in call:
+        async for item in messages(call):
             time_ns = response_time_ns(item)
             if time_ns is None:
                 yield NodeBatch((), NO_TIMES, malformed=1)

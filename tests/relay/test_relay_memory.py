@@ -1,17 +1,21 @@
 """What the relay holds for a client that does not read on, and of clients and nodes that are gone."""
 
+import asyncio
+import ctypes
 import gc
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import grpc
 
 from palomar.clock import SystemClock
+from palomar.tasks import spawn
 from palomar_pb.observer import observer_pb2, observer_pb2_grpc
 from palomar_pb.palomar.v1 import batch_pb2
 from relay.collector import Collector
-from relay.nodestream import BATCHES_METHOD
+from relay.nodestream import BATCHES_METHOD, messages
 from relay.peers import Peer, PeerPool, PeerState
 from tests.kit.relaycluster import Cluster, cluster
 from tests.kit.wait import eventually_async
@@ -141,3 +145,55 @@ async def test_what_was_held_for_a_client_goes_with_it(tmp_path: Path) -> None:
             await eventually_async(lambda: collectors() == 0)
         finally:
             gc.enable()
+
+
+class Allocated(ctypes.Structure):
+    """`struct mallinfo2` of glibc, see mallinfo(3)."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    )
+
+    @classmethod
+    def size_bytes(cls) -> int:
+        """What is allocated now, Python's small objects aside."""
+        tell = ctypes.CDLL(None).mallinfo2
+        tell.restype = cls
+        return int(tell().uordblks)
+
+
+async def leave_in_the_middle(channel: grpc.aio.Channel, times: int) -> None:
+    """Follow, and be cancelled while the next message is on its way."""
+    for _ in range(times):
+        call: Any = channel.unary_stream(
+            BATCHES_METHOD, request_serializer=observer_pb2.GetFlowsRequest.SerializeToString
+        )(observer_pb2.GetFlowsRequest())
+        read = messages(call)
+        await anext(read)
+        reading = spawn(anext(read), "read")
+        await asyncio.sleep(0)
+        reading.cancel()
+        with suppress(asyncio.CancelledError):
+            await reading
+        await read.aclose()
+
+
+async def test_a_read_that_is_cancelled_leaves_no_message_behind() -> None:
+    """As of every node with every follower that goes."""
+    async with FloodingNode() as node, grpc.aio.insecure_channel(f"127.0.0.1:{node.port}") as channel:
+        await leave_in_the_middle(channel, 50)
+        before = Allocated.size_bytes()
+        await leave_in_the_middle(channel, 100)
+        await eventually_async(lambda: Allocated.size_bytes() - before < 20 * len(MESSAGE))
