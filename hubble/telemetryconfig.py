@@ -3,8 +3,7 @@
 Pure. Input: JSON; output: TelemetryConfig, or an InvalidInputError that names the key and the remedy.
 """
 
-import json
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,13 +12,13 @@ from hubble.exporter.config import OtlpConfig
 from hubble.metrics import spec
 from hubble.metrics.registry import DEFAULT_BUDGET
 from hubble.metrics.spec import MetricSpec
+from palomar import jsonconfig
 from palomar.errors import InvalidInputError
 
 DEFAULT_LISTEN = "127.0.0.1:9965"
 EXPORTED_BY_DEFAULT = "flow drop"
 """Flow metrics for OTLP where `metrics` names none."""
 MAX_SERIES = 1_000_000
-_PATH = "config-json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +46,14 @@ class TelemetryConfig:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read the JSON object; InvalidInputError names a key that is unknown, missing or wrong."""
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise InvalidInputError(f"not JSON: {error}", _PATH) from error
-        if not isinstance(values, dict):
-            raise InvalidInputError("not a JSON object", _PATH)
-        known = {field.name: field for field in fields(cls)}
-        result: dict[str, Any] = {}
-        for key, value in values.items():
-            if key not in known:
-                raise InvalidInputError(f"unknown key; known are {', '.join(known)}", key)
-            result[key] = _value(key, value, known[key].default)
-        for name, field in known.items():
-            if field.default is MISSING and not result.get(name):
-                raise InvalidInputError("missing", name)
-        config = cls(**result)
+        config = jsonconfig.decode(cls, text, {"otlp": _otlp})
+        for key in ("state_dir", "node_name"):
+            if not getattr(config, key):
+                raise InvalidInputError("empty", key)
+        if config.metrics_max_series not in range(1, MAX_SERIES + 1):
+            raise InvalidInputError(
+                f"{config.metrics_max_series} is not in 1..{MAX_SERIES}", "metrics_max_series"
+            )
         config.specs()
         config.listener()
         return config
@@ -97,16 +88,5 @@ class TelemetryConfig:
         return Path(self.state_dir) / "telemetry.json"
 
 
-def _value(key: str, value: Any, default: Any) -> Any:
-    if key == "otlp":
-        return otlp_config.parse(value) if value else None
-    if key == "node_labels":
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise InvalidInputError("not a list of texts", key)
-        return tuple(value)
-    kind = str if default is MISSING else type(default)
-    if isinstance(value, bool) or not isinstance(value, kind):
-        raise InvalidInputError(f"{value!r} is of the wrong type", key)
-    if key == "metrics_max_series" and value not in range(1, MAX_SERIES + 1):
-        raise InvalidInputError(f"{value} is not in 1..{MAX_SERIES}", key)
-    return value
+def _otlp(value: Any) -> OtlpConfig | None:
+    return otlp_config.parse(value) if value else None

@@ -6,17 +6,20 @@ known here.
 """
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, fields
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from palomar.errors import InvalidInputError
 
 PATH = "config-json"
 _TEXTS = tuple[str, ...]
+NO_READERS: Mapping[str, Callable[[Any], Any]] = MappingProxyType({})
 
 
 class Dataclass(Protocol):
-    """Any dataclass with fields that are texts, whole numbers or tuples of texts."""
+    """Any dataclass whose fields are texts, whole numbers, tuples of texts, or have a reader."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -24,9 +27,10 @@ class Dataclass(Protocol):
 T = TypeVar("T", bound=Dataclass)
 
 
-def decode(cls: type[T], text: str) -> T:
+def decode(cls: type[T], text: str, readers: Mapping[str, Callable[[Any], Any]] = NO_READERS) -> T:
     """Read what `encode` wrote; a key may be missing where its field has a default.
 
+    `readers` make the values of fields that are none of these types, by name.
     Raises InvalidInputError at a key that is unknown, missing or of the wrong type.
     """
     try:
@@ -42,7 +46,10 @@ def decode(cls: type[T], text: str) -> T:
     for key, field in known.items():
         if field.default is MISSING and key not in values:
             raise InvalidInputError("missing", key)
-    return cls(**{key: _value(key, value, known[key].type) for key, value in values.items()})
+    for key, value in values.items():
+        reader = readers.get(key)
+        values[key] = reader(value) if reader else _value(key, value, known[key].type)
+    return cls(**values)
 
 
 def encode(config: Dataclass) -> str:
