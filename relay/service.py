@@ -103,13 +103,16 @@ class RelayCore:
     async def ask_all(
         self, ask: Callable[[observer_pb2_grpc.ObserverStub], Awaitable[T]]
     ) -> list[tuple[PeerEntry, T | None]]:
-        """Put one unary question to every connected node; None where no answer came in time."""
+        """Put one unary question to every connected node; None where no answer came.
+
+        `ask` gives its call the limit ASK_TIMEOUT_S: a wait that is cancelled is not gRPC's (ADR 8).
+        """
 
         async def one(entry: PeerEntry) -> T | None:
             try:
                 stub = observer_pb2_grpc.ObserverStub(entry.channel)
-                return await asyncio.wait_for(ask(stub), ASK_TIMEOUT_S)
-            except (grpc.aio.AioRpcError, TimeoutError) as error:
+                return await ask(stub)
+            except grpc.aio.AioRpcError as error:
                 facts = {"peer": entry.peer.name, "error": str(error)}
                 logger.debug("a node did not answer", extra=facts)
                 return None
@@ -123,7 +126,9 @@ class RelayCore:
 
     async def ask_status(self) -> list[tuple[PeerEntry, observer_pb2.ServerStatusResponse | None]]:
         """Ask every node how it is."""
-        return await self.ask_all(lambda stub: stub.ServerStatus(observer_pb2.ServerStatusRequest()))
+        return await self.ask_all(
+            lambda stub: stub.ServerStatus(observer_pb2.ServerStatusRequest(), timeout=ASK_TIMEOUT_S)
+        )
 
 
 class RelayObserver:
@@ -173,7 +178,7 @@ class RelayObserver:
         async with self._core.call(context):
             await self._core.greet(context)
             asked = await self._core.ask_all(
-                lambda stub: stub.GetNamespaces(observer_pb2.GetNamespacesRequest())
+                lambda stub: stub.GetNamespaces(observer_pb2.GetNamespacesRequest(), timeout=ASK_TIMEOUT_S)
             )
             found = {
                 (space.cluster, space.namespace) for _, given in asked if given for space in given.namespaces
